@@ -1,0 +1,114 @@
+"""The contract of a framework: how one kind of model is imported, loaded, described and asked.
+
+Who calls what, and where:
+  zygote          `import_library()` once, single-threaded, before anything is loaded. It must not run an
+                  operation of the library, start a thread or touch a GPU: a child forked afterwards hangs.
+  model process   `load(artifact, report)` once; then, on one dedicated thread, `warm_up` and `predict`.
+  supervisor      ends the process; `unload()` is for what must outlive it (a temporary directory, say).
+
+A framework imports its library inside functions only, so naming it costs nothing.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Batch = Mapping[str, np.ndarray]
+
+ReportProgress = Callable[[float], None]
+"""Called with the share of the load that is done, 0.0 to 1.0."""
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """Name, Open Inference Protocol datatype (BYTES, FP32, INT64, …) and shape of one input or output.
+
+    The first dimension is the batch and is -1; -1 elsewhere means any size. Text is BYTES with shape
+    [-1]: one string per item.
+    """
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What a loaded model takes and gives.
+
+    labels: class names in the order of the columns of the output named "probabilities", or None.
+    A classifier's outputs are "label" (BYTES [-1]) and "probabilities" (FP32 [-1, classes]) when the model has them.
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    labels: tuple[str, ...] | None = None
+
+    @property
+    def takes_text(self) -> bool:
+        return len(self.inputs) == 1 and self.inputs[0].datatype == "BYTES"
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A verified directory to load from.
+
+    files: relative paths that the manifest lists; nothing else in the directory may be read.
+    format: as the catalogue detected it ("skops", "pickle", "safetensors", …). approved: a person
+    approved exactly these bytes; without it a format that can run code must be refused (ArtifactRefused).
+    """
+
+    model_id: str
+    directory: Path
+    format: str
+    files: tuple[str, ...]
+    approved: bool
+    threads: int = 1
+    config: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+class LoadedModel(ABC):
+    """A model in memory. Used by one thread only."""
+
+    signature: Signature
+
+    @abstractmethod
+    def predict(self, inputs: Batch) -> dict[str, np.ndarray]:
+        """Outputs by name for a batch; every array has the batch as its first dimension.
+
+        inputs holds exactly the signature's inputs with their dtypes (BYTES: object arrays of `str` or
+        `bytes`). Raises InvalidInput when the values do not fit; anything else counts as the model's failure.
+        """
+
+    @abstractmethod
+    def sample_input(self) -> dict[str, np.ndarray]:
+        """A batch of one that `predict` accepts: for the warm-up, the playground and the canary."""
+
+    def warm_up(self) -> None:
+        """Runs what the first request would otherwise pay for."""
+        self.predict(self.sample_input())
+
+    def unload(self) -> None:
+        """Gives back what the end of the process does not."""
+
+
+class Framework(ABC):
+    """One kind of model."""
+
+    name: str
+
+    @abstractmethod
+    def import_library(self) -> None:
+        """Imports all that a load needs, and runs nothing."""
+
+    @abstractmethod
+    def load(self, artifact: Artifact, report: ReportProgress) -> LoadedModel:
+        """The model, ready to predict. Raises ArtifactRefused, LoadFailed, or whatever the library raises."""

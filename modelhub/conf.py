@@ -1,0 +1,146 @@
+"""Every setting once: name, type, unit, default and prose. A bad value stops the start with a hint.
+
+`docs/configuration.md` lists them; a test keeps it complete. Values come from the environment.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PROJECT_DIR = Path(__file__).resolve().parent.parent
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+Seconds = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class BadSetting(SystemExit):
+    """One line a bad value: name, value, what is allowed. Exits with status 2."""
+
+    def __init__(self, lines: list[str]) -> None:
+        super().__init__(2)
+        self.lines = lines
+
+
+class Config(BaseSettings):
+    model_config = SettingsConfigDict(case_sensitive=True, extra="ignore", env_ignore_empty=True)
+
+    # Where things lie
+    MODELS_DIR: Path = Field(Path("models_store"), description="Folder with the artifacts: <type>/<model_id>/.")
+    MODELHUB_STATE_DIR: Path = Field(
+        Path("var"), description="Folder of the embedded Postgres, sockets, logs and the secret key."
+    )
+    DATABASE_URL: str = Field(
+        "", description="postgres://user:password@host:port/name. Empty: the embedded Postgres is used."
+    )
+
+    # Doors
+    WEB_HOST: str = Field("127.0.0.1", description="Address of the admin and the API.")
+    WEB_PORT: Port = Field(8000, description="Port of the admin and the API.")
+    WEB_WORKERS: Count = Field(2, description="Web server processes.")
+    WEB_THREADS: Count = Field(16, description="Threads in each web process; a waiting load holds one.")
+    INFERENCE_HOST: str = Field("127.0.0.1", description="Address of the inference door.")
+    INFERENCE_PORT: Port = Field(8001, description="Port of the inference door (Open Inference Protocol v2).")
+    ALLOWED_HOSTS: str = Field(
+        "localhost,127.0.0.1,[::1]", description="Host names, comma-separated, that the web server answers to."
+    )
+    SECRET_KEY: str = Field("", description="Django's signing key. Empty: made once and kept in the state folder.")
+    DEBUG: bool = Field(False, description="Django's debug pages. Never in production.")
+    TIME_ZONE: str = Field("UTC", description="Time zone of the admin.")
+
+    # Memory, as in the specification (enforced from the lifecycle release on)
+    MAX_MEMORY_USAGE_MB: Annotated[int, Field(ge=0)] = Field(
+        4096, description="Memory that all models together may hold, in MiB. 0: no limit."
+    )
+    GPU_MEMORY_LIMIT_MB: Annotated[int, Field(ge=0)] = Field(
+        2048, description="GPU memory that all models together may hold, in MiB. 0: no limit."
+    )
+    MEMORY_OPTIMIZATION_INTERVAL: Seconds = Field(600, description="Seconds between two memory optimisations.")
+
+    # Health and time limits, as in the specification
+    HEALTH_CHECK_INTERVAL: Seconds = Field(300, description="Seconds between two health checks of a model.")
+    MODEL_TIMEOUT_SECONDS: Seconds = Field(
+        30, description="Seconds that a load may take; then its process is ended. Per model: load_timeout_seconds."
+    )
+    MAX_LOAD_ATTEMPTS: Count = Field(3, description="Loads that are tried before a model goes to error.")
+    MAX_CONCURRENT_LOADS: Count = Field(2, description="Loads at the same time; the rest queue in order.")
+    PREDICT_TIMEOUT_SECONDS: Seconds = Field(30, description="Seconds until a prediction is answered with 504.")
+
+    # Performance monitoring, as in the specification
+    METRICS_RETENTION_DAYS: Count = Field(7, description="Days for which metrics are kept.")
+    PERFORMANCE_LOG_LEVEL: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="Level of all logs."
+    )
+
+    # Parts
+    QUEUE_WORKERS: Count = Field(2, description="django-q2 worker processes.")
+    MODEL_THREADS: Count = Field(1, description="Threads that a model computes with, unless its own field says more.")
+    SAMPLE_MODELS: bool = Field(True, description="Offer the sample models at the first start of an empty store.")
+
+    # First admin (the names are Django's)
+    DJANGO_SUPERUSER_USERNAME: str = Field("", description="User name of the first admin. Empty: admin.")
+    DJANGO_SUPERUSER_PASSWORD: str = Field("", description="Its password. Empty: a random one, printed once.")
+    DJANGO_SUPERUSER_EMAIL: str = Field("", description="Its e-mail address.")
+
+    @field_validator("MODELS_DIR", "MODELHUB_STATE_DIR")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return (PROJECT_DIR / value.expanduser()).resolve()
+
+    @field_validator("DATABASE_URL")
+    @classmethod
+    def _postgres_only(cls, value: str) -> str:
+        if value and not value.startswith(("postgres://", "postgresql://")):
+            raise ValueError("must begin with postgres:// or postgresql://")
+        return value
+
+    @property
+    def run_dir(self) -> Path:
+        """Folder of the unix sockets: `<state>/run`, or a short private one when that path is too long.
+
+        A unix socket's path may have 107 bytes; the longest name below needs 30.
+        """
+        direct = self.MODELHUB_STATE_DIR / "run"
+        if len(os.fsencode(direct)) <= 70:
+            return direct
+        return Path("/tmp") / f"modelhub-{os.getuid()}-{self.state_key}"
+
+    @property
+    def state_key(self) -> str:
+        """Eight hex digits that stand for the state folder where its path is too long."""
+        return hashlib.sha256(os.fsencode(self.MODELHUB_STATE_DIR)).hexdigest()[:8]
+
+    @property
+    def logs_dir(self) -> Path:
+        return self.MODELHUB_STATE_DIR / "logs"
+
+    @property
+    def control_socket(self) -> Path:
+        return self.run_dir / "control.sock"
+
+    @property
+    def gateway_socket(self) -> Path:
+        """The inference door for the processes of this installation: guarded by the folder's 0700."""
+        return self.run_dir / "gateway.sock"
+
+
+@lru_cache(maxsize=1)
+def config() -> Config:
+    """The settings of this process; raises BadSetting with a line for each bad value."""
+    try:
+        return Config()
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors():
+            name = str(problem["loc"][0]) if problem["loc"] else "?"
+            field = Config.model_fields.get(name)
+            hint = f" {name}: {field.description}" if field and field.description else ""
+            lines.append(f"{name}={problem['input']!r} is not valid: {problem['msg']}.{hint}")
+        raise BadSetting(lines) from None

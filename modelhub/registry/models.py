@@ -1,0 +1,178 @@
+"""The registry: a `Model` is a lineage, a `ModelVersion` is one directory of the store (the specification's model)."""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.db import models
+from django.db.models import F, Q
+from django.db.models.functions import Now
+
+from modelhub.registry.choices import DesiredState, HealthStatus, ModelType, Status
+
+
+class Model(models.Model):
+    """A lineage: versions that replace one another, for one purpose."""
+
+    name = models.CharField(max_length=200, unique=True, help_text="Name that all versions share.")
+    type = models.CharField(max_length=32, choices=ModelType.choices, default=ModelType.OTHER)
+    description = models.TextField(blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["name"]
+        verbose_name = "lineage"
+        verbose_name_plural = "lineages"
+        indexes = [
+            models.Index(fields=["type"], name="model_type"),  # list filter by type; models_by_type of the metrics
+        ]
+        constraints = [
+            models.CheckConstraint(condition=Q(type__in=ModelType.values), name="model_type_known"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class ModelVersion(models.Model):
+    """One version: `<MODELS_DIR>/<type>/<model_id>/`.
+
+    Written by: discovery (artifact), people (policy, approval), `lifecycle.reporting` alone (observed, usage).
+    """
+
+    # Identity
+    lineage = models.ForeignKey(Model, on_delete=models.PROTECT, related_name="versions")
+    model_id = models.CharField(max_length=200, unique=True, help_text="The directory's name.")
+    name = models.CharField(max_length=200, help_text="Name for people.")
+    version = models.CharField(max_length=64, default="1.0.0")
+
+    # Artifact: written by discovery
+    path = models.CharField(max_length=512, unique=True, help_text="Relative to MODELS_DIR: <type>/<model_id>.")
+    framework = models.CharField(max_length=64, help_text="Name in loaderd's catalogue.")
+    artifact_format = models.CharField(max_length=64, help_text="How the weights are stored.")
+    size_bytes = models.BigIntegerField(default=0)
+    digest = models.CharField(max_length=64, help_text="SHA-256 over the manifest of files, hexadecimal.")
+    manifest = models.JSONField(
+        default=list, help_text="[{path, size_bytes, mtime_ns, ctime_ns, sha256}], sorted by path."
+    )
+    config = models.JSONField(default=dict, blank=True, help_text="config.json as found.")
+    metadata = models.JSONField(default=dict, blank=True, help_text="metadata.json as found.")
+    performance_metrics = models.JSONField(
+        default=dict, blank=True, help_text="As metadata.json states them: accuracy and the like."
+    )
+    created_at = models.DateTimeField(db_default=Now(), help_text="As metadata.json states it, else first seen.")
+    discovered_at = models.DateTimeField(db_default=Now(), help_text="When discovery saw it last.")
+    changed_at = models.DateTimeField(null=True, blank=True, help_text="When discovery saw other bytes than before.")
+    missing_since = models.DateTimeField(null=True, blank=True, help_text="When discovery did not find it any more.")
+    refusal = models.TextField(blank=True, help_text="Why discovery refuses the directory now; empty when it does not.")
+
+    # Approval of formats that can run code
+    approved_digest = models.CharField(max_length=64, blank=True, help_text="The bytes that a person approved.")
+    approved_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    approved_at = models.DateTimeField(null=True, blank=True)
+
+    # Policy: written by people
+    desired_state = models.CharField(max_length=16, choices=DesiredState.choices, default=DesiredState.UNLOADED)
+    load_timeout_seconds = models.FloatField(
+        null=True, blank=True, help_text="Seconds that a load may take. Empty: MODEL_TIMEOUT_SECONDS."
+    )
+    threads = models.PositiveSmallIntegerField(
+        null=True, blank=True, help_text="Threads it computes with. Empty: MODEL_THREADS."
+    )
+    max_batch_size = models.PositiveIntegerField(default=64, help_text="Items predicted in one call.")
+
+    # Observed: written by lifecycle.reporting
+    status = models.CharField(max_length=16, choices=Status.choices, default=Status.UNLOADED)
+    status_reason = models.TextField(blank=True)
+    status_changed_at = models.DateTimeField(db_default=Now())
+    observed_at = models.DateTimeField(null=True, blank=True, help_text="When loaderd last saw this state.")
+    pid = models.PositiveIntegerField(null=True, blank=True)
+    started_at = models.DateTimeField(null=True, blank=True)
+    phase = models.CharField(max_length=32, blank=True)
+    private_bytes = models.BigIntegerField(null=True, blank=True, help_text="USS: what ends with the process.")
+    pss_bytes = models.BigIntegerField(null=True, blank=True)
+    gpu_bytes = models.BigIntegerField(null=True, blank=True)
+    loaded_digest = models.CharField(max_length=64, blank=True, help_text="The bytes that are in memory.")
+    signature = models.JSONField(null=True, blank=True, help_text="Inputs, outputs, labels, sample input.")
+    health_status = models.CharField(max_length=16, choices=HealthStatus.choices, default=HealthStatus.UNKNOWN)
+    last_health_check_at = models.DateTimeField(null=True, blank=True)
+
+    # Usage: written by lifecycle.reporting as increments
+    last_loaded_at = models.DateTimeField(null=True, blank=True)
+    load_count = models.PositiveBigIntegerField(default=0)
+    load_seconds_total = models.FloatField(default=0.0)
+    last_load_seconds = models.FloatField(null=True, blank=True)
+    peak_private_bytes = models.BigIntegerField(null=True, blank=True, help_text="Highest measured since the last load.")
+    last_used_at = models.DateTimeField(null=True, blank=True)
+    usage_count = models.PositiveBigIntegerField(default=0, help_text="Answered predictions, errors included.")
+    item_count = models.PositiveBigIntegerField(default=0, help_text="Inputs in them.")
+    latency_seconds_total = models.FloatField(default=0.0)
+    prediction_error_count = models.PositiveBigIntegerField(default=0)
+    error_count = models.PositiveBigIntegerField(default=0, help_text="Failed loads, dead processes, failed predictions.")
+    last_error = models.TextField(blank=True)
+
+    class Meta:
+        ordering = ["model_id"]
+        verbose_name = "model"
+        verbose_name_plural = "models"
+        permissions = [
+            ("load_modelversion", "Can load models"),
+            ("unload_modelversion", "Can unload models"),
+            ("predict_modelversion", "Can predict with models"),
+            ("discover_modelversion", "Can run discovery"),
+            ("approve_modelversion", "Can approve artifacts that can run code"),
+        ]
+        indexes = [
+            # Lists of the loaded: health, metrics, the daemon's index, the admin's filter. Few rows match.
+            models.Index(fields=["status"], name="version_not_unloaded", condition=~Q(status=Status.UNLOADED)),
+            # What loaderd loads again at its start.
+            models.Index(fields=["model_id"], name="version_desired", condition=Q(desired_state=DesiredState.LOADED)),
+            models.Index(fields=["framework"], name="version_framework"),  # filter; models_by_framework
+            models.Index(fields=["-last_used_at"], name="version_last_used"),  # "unused since", sort by last use
+        ]
+        constraints = [
+            models.UniqueConstraint(fields=["lineage", "version"], name="version_unique_in_lineage"),
+            models.CheckConstraint(condition=Q(status__in=Status.values), name="version_status_known"),
+            models.CheckConstraint(condition=Q(desired_state__in=DesiredState.values), name="version_desired_known"),
+            models.CheckConstraint(condition=Q(size_bytes__gte=0), name="version_size_not_negative"),
+            models.CheckConstraint(
+                condition=Q(load_timeout_seconds__isnull=True) | Q(load_timeout_seconds__gt=0),
+                name="version_timeout_positive",
+            ),
+            models.CheckConstraint(condition=Q(max_batch_size__gte=1), name="version_batch_positive"),
+            models.CheckConstraint(condition=Q(threads__isnull=True) | Q(threads__gte=1), name="version_threads_positive"),
+            models.CheckConstraint(
+                condition=Q(prediction_error_count__lte=F("usage_count")), name="version_errors_within_usage"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.model_id
+
+    @property
+    def type(self) -> str:
+        return self.lineage.type
+
+    @property
+    def is_approved(self) -> bool:
+        """Whether a person approved exactly the registered bytes."""
+        return bool(self.digest) and self.approved_digest == self.digest
+
+    @property
+    def is_stale_in_memory(self) -> bool:
+        """Whether the bytes in memory are not those on disk any more."""
+        return bool(self.loaded_digest) and self.loaded_digest != self.digest
+
+    @property
+    def average_load_seconds(self) -> float:
+        return self.load_seconds_total / self.load_count if self.load_count else 0.0
+
+    @property
+    def average_latency_seconds(self) -> float | None:
+        return self.latency_seconds_total / self.usage_count if self.usage_count else None
+
+    @property
+    def error_rate(self) -> float:
+        """Share of predictions that failed, 0.0 to 1.0."""
+        return self.prediction_error_count / self.usage_count if self.usage_count else 0.0
