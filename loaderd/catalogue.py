@@ -58,6 +58,7 @@ JOBLIB = Format("joblib", executes_code=True, prose="joblib pickle, memory-mappe
 SAFETENSORS = Format("safetensors", executes_code=False, prose="safetensors weights")
 TORCH_WEIGHTS = Format("torch-weights", executes_code=False, prose="torch file, read with weights_only")
 KERAS = Format("keras", executes_code=False, prose="keras v3 archive in safe mode")
+KERAS_H5 = Format("h5", executes_code=True, prose="Keras HDF5 file: recognised and never loaded")
 SAVED_MODEL = Format("saved-model", executes_code=True, prose="TensorFlow SavedModel: executable graph code")
 
 
@@ -87,11 +88,15 @@ def _detect_tensorflow(paths: Sequence[str], config: Mapping[str, Any]) -> Forma
     # A SavedModel lies in the directory itself or in one folder below it.
     if any(path.rsplit("/", 1)[-1] == "saved_model.pb" and path.count("/") <= 1 for path in paths):
         return SAVED_MODEL
+    # Recognised so that its refusal can say what to do. tf_model.h5 is transformers' own, not keras'.
+    if any(path.endswith((".h5", ".hdf5")) and path != "tf_model.h5" for path in roots):
+        return KERAS_H5 if _detect_sklearn(paths, config) is None else None
     return None
 
 
 BUILT_IN = (
-    FrameworkEntry("sklearn", "scikit-learn", "loaderd.frameworks.sklearn:SklearnFramework", _detect_sklearn, (SKOPS, JOBLIB, PICKLE)),
+    # The first that knows the files counts. scikit-learn comes last: a pickled label encoder or tokenizer
+    # lies beside many a network, and no network lies beside an estimator.
     FrameworkEntry(
         "transformers",
         "Transformers",
@@ -100,7 +105,18 @@ BUILT_IN = (
         (SAFETENSORS, TORCH_WEIGHTS),
     ),
     FrameworkEntry(
-        "tensorflow", "TensorFlow", "loaderd.frameworks.tensorflow:TensorflowFramework", _detect_tensorflow, (KERAS, SAVED_MODEL)
+        "tensorflow",
+        "TensorFlow",
+        "loaderd.frameworks.tensorflow:TensorflowFramework",
+        _detect_tensorflow,
+        (KERAS, SAVED_MODEL, KERAS_H5),
+    ),
+    FrameworkEntry(
+        "sklearn",
+        "scikit-learn",
+        "loaderd.frameworks.sklearn:SklearnFramework",
+        _detect_sklearn,
+        (SKOPS, JOBLIB, PICKLE),
     ),
 )
 
@@ -125,9 +141,7 @@ def entry(name: str) -> FrameworkEntry:
     try:
         return entries()[name]
     except KeyError:
-        raise UnknownFramework(
-            f"No framework is named {name!r}; known are {', '.join(sorted(entries()))}."
-        ) from None
+        raise UnknownFramework(f"No framework is named {name!r}; known are {', '.join(sorted(entries()))}.") from None
 
 
 def framework(name: str) -> Framework:

@@ -31,9 +31,7 @@ class LoaderClient:
 
     def load(self, spec: ModelSpec, operation_id: str, user: str) -> dict[str, Any]:
         """Accepts a load; idempotent by operation_id."""
-        return self._call(
-            {"command": "load", "spec": spec.to_message(), "operation_id": operation_id, "user": user}
-        )
+        return self._call({"command": "load", "spec": spec.to_message(), "operation_id": operation_id, "user": user})
 
     def unload(self, model_id: str, operation_id: str, user: str) -> dict[str, Any]:
         """Accepts an unload; idempotent by operation_id."""

@@ -1,0 +1,33 @@
+"""The environment of processes that run foreign code: an allow-list, so that no credential is in it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+_ALLOWED = {"PATH", "HOME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "LD_PRELOAD", "VIRTUAL_ENV", "PYTHONPATH"}
+_ALLOWED_PREFIXES = ("LC_", "CUDA_", "NVIDIA_", "COV_CORE_", "COVERAGE_PROCESS")
+
+_FIXED = {
+    # A forked child hangs when the zygote's libraries have started threads: they may not.
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    # Nothing is fetched from a model hub, and nothing is told to one.
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TF_CPP_MIN_LOG_LEVEL": "2",
+    "PYTHONUNBUFFERED": "1",
+    "PYTHONNOUSERSITE": "1",
+}
+
+_PROJECT_DIR = Path(__file__).resolve().parent.parent.parent
+
+
+def clean_environment() -> dict[str, str]:
+    """What zygotes, model processes and the gateway get."""
+    kept = {name: value for name, value in os.environ.items() if name in _ALLOWED or name.startswith(_ALLOWED_PREFIXES)}
+    search = [str(_PROJECT_DIR), *filter(None, kept.get("PYTHONPATH", "").split(os.pathsep))]
+    return {**kept, **_FIXED, "PYTHONPATH": os.pathsep.join(dict.fromkeys(search))}

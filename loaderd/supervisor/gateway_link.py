@@ -1,0 +1,153 @@
+"""The gateway as the supervisor sees it: its process, the tables pushed to it, and the commands that come from it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import os
+import socket
+import sys
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from loaderd import protocol
+from loaderd.errors import LoaderdError
+from loaderd.reporter import Access
+from loaderd.supervisor.children import Child, spawn
+from loaderd.supervisor.config import DaemonConfig
+
+log = logging.getLogger(__name__)
+
+ROUTED_SECONDS = 2.0
+STABLE_SECONDS = 10.0
+MAX_PAUSE_SECONDS = 10.0
+
+Answer = Callable[[dict[str, Any]], Awaitable[Any]]
+"""Called with a gateway's request; returns the result or raises LoaderdError."""
+
+
+class GatewayLink:
+    """Keeps a gateway running: started again when it dies, while the models stay loaded."""
+
+    def __init__(self, config: DaemonConfig, routes: Callable[[], dict[str, Any]], answer: Answer) -> None:
+        self.listening: dict[str, Any] | None = None  # {"host", "port"} once it answers
+        self.first_listening = asyncio.Event()
+        self._config = config
+        self._routes = routes
+        self._answer = answer
+        self._access: Mapping[str, Access] = {}
+        self._writer: asyncio.StreamWriter | None = None
+        self._child: Child | None = None
+        self._serials = itertools.count(1)
+        self._routed: dict[int, asyncio.Future[None]] = {}
+        self._requests: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Runs until cancelled; then the gateway ends with its channel."""
+        pause = 0.1
+        while True:
+            began = time.monotonic()
+            try:
+                await self._run_once()
+            finally:
+                self.listening, self._writer = None, None
+                for waiting in self._routed.values():
+                    if not waiting.done():
+                        waiting.set_result(None)  # a new gateway begins with the present table
+                if self._child is not None:
+                    ended = await self._child.kill()
+            lived = time.monotonic() - began
+            pause = 0.1 if lived > STABLE_SECONDS else min(pause * 2, MAX_PAUSE_SECONDS)
+            log.error("the gateway %s after %.1f s; it is started again in %.1f s", ended.prose, lived, pause)
+            await asyncio.sleep(pause)
+
+    def pids(self) -> set[int]:
+        return {self._child.pid} if self._child is not None and self._child.is_alive else set()
+
+    async def publish_routes(self) -> None:
+        """Pushes the whole table and returns when the gateway works by it (or is not there)."""
+        if self._writer is None:
+            return
+        serial = next(self._serials)
+        routed = self._routed[serial] = asyncio.get_running_loop().create_future()
+        try:
+            self._send({"event": "routes", "serial": serial, "models": self._routes()})
+            async with asyncio.timeout(ROUTED_SECONDS):
+                await routed
+        except TimeoutError:
+            log.error("the gateway did not take new routes within %g s", ROUTED_SECONDS)
+        finally:
+            del self._routed[serial]
+
+    def set_access(self, access: Mapping[str, Access]) -> None:
+        self._access = access
+        self._send_access()
+
+    async def _run_once(self) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            ours.setblocking(False)
+            config = self._config
+            self._child = spawn(
+                [
+                    *(sys.executable, "-m", "loaderd.gateway", "--channel-fd", str(theirs.fileno())),
+                    *("--host", config.inference_host, "--port", str(config.inference_port)),
+                    *("--unix-socket", str(config.gateway_socket)),
+                    *("--predict-timeout", str(config.predict_timeout_seconds)),
+                    *("--supervisor-pid", str(os.getpid())),
+                ],
+                pass_fds=[theirs.fileno()],
+            )
+        reader, self._writer = await asyncio.open_unix_connection(sock=ours)
+        try:
+            self._send_access()
+            self._send({"event": "routes", "serial": 0, "models": self._routes()})
+            while (message := await protocol.receive_async(reader)) is not None:
+                self._take(message)
+        except protocol.ProtocolError as error:
+            log.error("the gateway sent what is no message: %s", error)
+        finally:
+            with contextlib.suppress(OSError):
+                self._writer.close()
+
+    def _take(self, message: dict[str, Any]) -> None:
+        if "request" in message:
+            task = asyncio.ensure_future(self._reply(message))
+            self._requests.add(task)
+            task.add_done_callback(self._requests.discard)
+        elif message.get("event") == "listening":
+            self.listening = {"host": self._config.inference_host, "port": message["port"]}
+            self.first_listening.set()
+            log.info("inference on http://%s:%d", self.listening["host"], self.listening["port"])
+        elif message.get("event") == "routed":
+            routed = self._routed.get(message["serial"])
+            if routed is not None and not routed.done():
+                routed.set_result(None)
+
+    async def _reply(self, message: dict[str, Any]) -> None:
+        try:
+            self._send({"reply": message["request"], "result": await self._answer(message)})
+        except LoaderdError as error:
+            self._send({"reply": message["request"], "error": error.to_message()})
+        except Exception:
+            log.exception("a request of the gateway failed: %s", message)
+            failure = LoaderdError("loaderd could not answer; its log says why.")
+            self._send({"reply": message["request"], "error": failure.to_message()})
+
+    def _send_access(self) -> None:
+        tokens = {
+            digest: {
+                "user": access.user,
+                "permissions": sorted(access.permissions),
+                "expires_at": access.expires_at,
+            }
+            for digest, access in self._access.items()
+        }
+        self._send({"event": "access", "tokens": tokens})
+
+    def _send(self, message: dict[str, Any]) -> None:
+        if self._writer is not None and not self._writer.is_closing():
+            self._writer.write(protocol.encode(message))

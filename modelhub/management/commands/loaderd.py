@@ -1,0 +1,48 @@
+"""Runs the daemon that holds the models, composed with the registry's reporter."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from loaderd.supervisor.config import DaemonConfig
+from loaderd.supervisor.daemon import AlreadyRunning, Daemon
+from modelhub.conf import config
+from modelhub.lifecycle.reporting import DatabaseReporter
+from modelhub.registry.models import ModelVersion
+
+
+class Command(BaseCommand):
+    help = "Runs loaderd: holds the models, one process each, until it gets SIGTERM or Ctrl-C."
+    requires_system_checks = ()
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument(
+            "--no-zygotes", action="store_true", help="Spawn every model process cold; for comparison and debugging."
+        )
+
+    def handle(self, *args: Any, no_zygotes: bool, **options: Any) -> None:
+        try:
+            asyncio.run(Daemon(self._daemon_config(use_zygotes=not no_zygotes), DatabaseReporter()).run())
+        except AlreadyRunning as error:
+            raise CommandError(str(error)) from None
+
+    def _daemon_config(self, *, use_zygotes: bool) -> DaemonConfig:
+        settings = config()
+        frameworks = (
+            ModelVersion.objects.filter(missing_since=None).order_by("framework").values_list("framework", flat=True)
+        )
+        return DaemonConfig(
+            run_dir=settings.run_dir,
+            logs_dir=settings.logs_dir,
+            control_socket=settings.control_socket,
+            gateway_socket=settings.gateway_socket,
+            inference_host=settings.INFERENCE_HOST,
+            inference_port=settings.INFERENCE_PORT,
+            predict_timeout_seconds=settings.PREDICT_TIMEOUT_SECONDS,
+            max_concurrent_loads=settings.MAX_CONCURRENT_LOADS,
+            prewarm=tuple(frameworks.distinct()),
+            use_zygotes=use_zygotes,
+        )

@@ -1,0 +1,147 @@
+"""A real daemon in a process of its own, with a reporter that keeps everything in memory and streams it to the test."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from loaderd.client import LoaderClient
+from loaderd.protocol import ArtifactFile, ModelSpec
+
+HERE = Path(__file__).parent
+DEADLINE_SECONDS = 30.0
+
+
+class RunningDaemon:
+    """The daemon under test and all that it reported so far."""
+
+    def __init__(self, folder: Path, *, wanted: list[ModelSpec] | None = None, **options: Any) -> None:
+        self.folder = folder
+        self.reports: list[dict[str, Any]] = []
+        self._changed = threading.Condition()
+        (folder / "options.json").write_text(
+            json.dumps({"wanted": [spec.to_message() for spec in wanted or []], **options})
+        )
+        environment = {**os.environ, "PYTHONPATH": f"{HERE.parents[2]}:{HERE / 'toy'}", "SECRET_OF_THE_DAEMON": "hush"}
+        self.process = subprocess.Popen(
+            [sys.executable, str(HERE / "run_daemon.py"), str(folder)],
+            stdout=subprocess.PIPE,
+            env=environment,
+            cwd=HERE.parents[2],
+            text=True,
+        )
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+        self.client = LoaderClient(folder / "run" / "control.sock")
+        self.wait(lambda: self.process.poll() is not None or (folder / "run" / "control.sock").exists())
+        self.pid = self.process.pid
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if line.startswith("{"):
+                with self._changed:
+                    self.reports.append(json.loads(line))
+                    self._changed.notify_all()
+        with self._changed:
+            self._changed.notify_all()
+
+    def wait(self, condition: Callable[[], Any], seconds: float = DEADLINE_SECONDS) -> Any:
+        """Waits for a condition that reports, or the passing of time, may make true."""
+        deadline = time.monotonic() + seconds
+        with self._changed:
+            while not (value := condition()):
+                if time.monotonic() > deadline:
+                    raise AssertionError(f"not within {seconds} s; reported: {self.reports[-10:]}")
+                self._changed.wait(0.02)
+            return value
+
+    def of_kind(self, kind: str, **facts: Any) -> list[dict[str, Any]]:
+        return [r for r in list(self.reports) if r["kind"] == kind and all(r[k] == v for k, v in facts.items())]
+
+    def load(self, spec: ModelSpec) -> dict[str, Any]:
+        """Loads and returns the end of the operation."""
+        operation_id = str(uuid.uuid4())
+        self.client.load(spec, operation_id, "ada")
+        return self.end_of(operation_id)
+
+    def unload(self, model_id: str) -> dict[str, Any]:
+        operation_id = str(uuid.uuid4())
+        self.client.unload(model_id, operation_id, "ada")
+        return self.end_of(operation_id)
+
+    def end_of(self, operation_id: str) -> dict[str, Any]:
+        return self.wait(lambda: self.of_kind("OperationEnded", operation_id=operation_id))[0]
+
+    def states(self, model_id: str) -> list[str]:
+        return [r["state"] for r in self.of_kind("StateReport", model_id=model_id)]
+
+    def pid_of(self, model_id: str) -> int:
+        return self.client.status()["models"][model_id]["pid"]
+
+    def descendants(self) -> list[psutil.Process]:
+        return psutil.Process(self.pid).children(recursive=True)
+
+    def stop(self) -> int:
+        if self.process.poll() is None:
+            self.process.terminate()
+        return self.process.wait(DEADLINE_SECONDS)
+
+
+@pytest.fixture
+def start_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., RunningDaemon]]:
+    started: list[RunningDaemon] = []
+
+    def start(folder: Path | None = None, **options: Any) -> RunningDaemon:
+        daemon = RunningDaemon(folder or tmp_path_factory.mktemp("d"), **options)
+        started.append(daemon)
+        return daemon
+
+    yield start
+    for daemon in started:
+        if daemon.process.poll() is None:
+            daemon.process.kill()
+            daemon.process.wait()
+
+
+@pytest.fixture
+def daemon(start_daemon: Callable[..., RunningDaemon]) -> RunningDaemon:
+    return start_daemon()
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> Callable[..., ModelSpec]:
+    """Makes a toy model on disk and its spec."""
+
+    def make(model_id: str = "toy-v1", *, framework: str = "toy", timeout_seconds: float = 20.0, **config: Any):
+        directory = tmp_path / model_id
+        directory.mkdir()
+        weights = directory / "model.toy"
+        weights.write_bytes(b"toy")
+        stat = weights.stat()
+        sha256 = "5f1b8a4f2b0d0f4c6d3f1c0d3f7a0c6f0f1e2d3c4b5a69788796a5b4c3d2e1f0"
+        return ModelSpec(
+            model_id=model_id,
+            lineage="toy",
+            version="1",
+            framework=framework,
+            format="toy",
+            directory=str(directory),
+            digest="d" * 64,
+            files=(ArtifactFile("model.toy", stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, sha256),),
+            timeout_seconds=timeout_seconds,
+            config=config,
+        )
+
+    return make

@@ -1,0 +1,73 @@
+"""What the product is compared with: a cold spawn of the same process, and a load inside an ordinary program."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from loaderd.protocol import ModelSpec
+from loaderd.supervisor import model_process
+from loaderd.supervisor.config import DaemonConfig
+from loaderd.supervisor.environment import clean_environment
+from loaderd.supervisor.zygotes import Zygotes
+
+_IN_PROCESS = """
+import json, sys, time
+from pathlib import Path
+from loaderd import catalogue
+from loaderd.frameworks.base import Artifact
+from loaderd.protocol import ModelSpec
+spec = ModelSpec.from_message(json.load(sys.stdin))
+framework = catalogue.framework(spec.framework)
+framework.import_library()
+artifact = Artifact(spec.model_id, Path(spec.directory), spec.format, tuple(f.path for f in spec.files),
+                    spec.approved, spec.threads, spec.config, spec.metadata)
+seconds = []
+for _ in range(int(sys.argv[1])):
+    began = time.perf_counter()
+    model = framework.load(artifact, lambda share: None)
+    model.warm_up()
+    seconds.append(time.perf_counter() - began)
+print(json.dumps(seconds))
+"""
+
+
+def cold_spawn_seconds(spec: ModelSpec, rounds: int) -> float:
+    """Median seconds from the spawn of a fresh process to its warm-up answered."""
+
+    async def once(config: DaemonConfig) -> float:
+        began = time.perf_counter()
+        process = await model_process.start(spec, config, Zygotes(), lambda phase, progress: None)
+        await process.ready
+        seconds = time.perf_counter() - began
+        await process.end()
+        return seconds
+
+    async def all_rounds() -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            run = Path(folder)
+            config = DaemonConfig(run, run, run / "c.sock", run / "g.sock", use_zygotes=False)
+            config.sockets_dir.mkdir()
+            config.model_logs_dir.mkdir()
+            return statistics.median([await once(config) for _ in range(rounds)])
+
+    return asyncio.run(all_rounds())
+
+
+def in_process_seconds(spec: ModelSpec, rounds: int) -> float:
+    """Median seconds of a load and first prediction in a program that has the framework imported and warm."""
+    done = subprocess.run(
+        [sys.executable, "-c", _IN_PROCESS, str(rounds + 1)],
+        input=json.dumps(spec.to_message()),
+        capture_output=True,
+        text=True,
+        check=True,
+        env=clean_environment(),
+    )
+    return statistics.median(json.loads(done.stdout.splitlines()[-1])[1:])  # the first also warms the library

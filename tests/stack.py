@@ -1,0 +1,168 @@
+"""The whole product as a newcomer starts it: `manage.py up` in a process, its URLs, its tokens, its end.
+
+Used by the integration tests and the benchmarks.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+PROJECT_DIR = Path(__file__).resolve().parent.parent
+START_SECONDS = 240.0
+STOP_SECONDS = 60.0
+PASSWORD = "correct horse battery staple"
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+class Stack:
+    """`manage.py up` with a state folder, a store and ports of its own."""
+
+    def __init__(self, state_dir: Path, models_dir: Path, **environment: str) -> None:
+        self.state_dir = state_dir
+        self.models_dir = models_dir
+        self.web_port, self.inference_port = free_port(), free_port()
+        self.output: list[str] = []
+        self._changed = threading.Condition()
+        inherited = {
+            name: value
+            for name, value in os.environ.items()
+            if name not in {"DATABASE_URL", "SECRET_KEY", "MODELHUB_STATE_DIR", "DJANGO_SETTINGS_MODULE"}
+        }
+        self.environment = {
+            **inherited,
+            "MODELHUB_STATE_DIR": str(state_dir),
+            "MODELS_DIR": str(models_dir),
+            "WEB_PORT": str(self.web_port),
+            "INFERENCE_PORT": str(self.inference_port),
+            "DJANGO_SUPERUSER_USERNAME": "ada",
+            "DJANGO_SUPERUSER_PASSWORD": PASSWORD,
+            "DJANGO_SUPERUSER_EMAIL": "ada@example.org",
+            "SAMPLE_MODELS": "false",
+            "PYTHONUNBUFFERED": "1",
+            **environment,
+        }
+        self.process: subprocess.Popen[str] | None = None
+        self._token = ""
+
+    @property
+    def web(self) -> str:
+        return f"http://127.0.0.1:{self.web_port}"
+
+    @property
+    def inference(self) -> str:
+        return f"127.0.0.1:{self.inference_port}"
+
+    def start(self) -> Stack:
+        """Starts and returns when the product says that it is ready. Raises AssertionError with its output."""
+        self.process = subprocess.Popen(
+            [sys.executable, "manage.py", "up"],
+            cwd=PROJECT_DIR,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        threading.Thread(target=self._read, daemon=True).start()
+        self.wait_for_output("modelhub is ready", START_SECONDS)
+        return self
+
+    def _read(self) -> None:
+        assert self.process is not None
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            with self._changed:
+                self.output.append(line)
+                self._changed.notify_all()
+
+    def wait_for_output(self, text: str, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        with self._changed:
+            while not any(text in line for line in self.output):
+                assert self.process is not None
+                ended = self.process.poll()
+                if ended is not None or time.monotonic() > deadline:
+                    raise AssertionError(f"no {text!r} (status {ended}) in:\n" + "".join(self.output[-80:]))
+                self._changed.wait(0.1)
+
+    def stop(self, signum: int = signal.SIGTERM) -> int:
+        """Stops as Ctrl-C or SIGTERM does; returns the exit status."""
+        assert self.process is not None
+        if self.process.poll() is None:
+            self.process.send_signal(signum)
+        return self.process.wait(STOP_SECONDS)
+
+    def family(self) -> list[psutil.Process]:
+        """Every process of this installation, found by its environment or, for Postgres, by its data folder."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                named = process.environ().get("MODELHUB_STATE_DIR") == str(self.state_dir)
+                if named or str(self.state_dir) in " ".join(process.cmdline()):
+                    found.append(process)
+            except (psutil.NoSuchProcess, psutil.AccessDenied):
+                continue
+        return [process for process in found if process.pid != os.getpid()]
+
+    def manage(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Runs a manage.py command of this installation."""
+        done = subprocess.run(
+            [sys.executable, "manage.py", *arguments],
+            cwd=PROJECT_DIR,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=180,
+        )
+        if check and done.returncode != 0:
+            raise AssertionError(f"manage.py {' '.join(arguments)}: {done.returncode}\n{done.stdout}\n{done.stderr}")
+        return done
+
+    @property
+    def token(self) -> str:
+        if not self._token:
+            self._token = self.manage("create_token", "ada").stdout.strip().splitlines()[-1]
+        return self._token
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {"Authorization": f"Token {self.token}"}
+
+    def api(self) -> httpx.Client:
+        return httpx.Client(base_url=self.web, headers=dict(self.headers), timeout=120)
+
+    def loaderd(self) -> psutil.Process:
+        """The supervisor's process, as the health endpoint names it."""
+        with self.api() as api:
+            return psutil.Process(api.get("/api/models/health").json()["loaderd"]["pid"])
+
+
+def wait_until(condition: Callable[[], Any], what: str, seconds: float = 30.0) -> Any:
+    """The condition's first true value; raises AssertionError naming `what` after `seconds`."""
+    deadline = time.monotonic() + seconds
+    pause = threading.Event()
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {seconds:g} s: {what}")
+        pause.wait(0.02)
+    return value
