@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from django.conf import settings
 from django.db import models
 from django.db.models import F, Q
@@ -103,13 +105,17 @@ class ModelVersion(models.Model):
     load_count = models.PositiveBigIntegerField(default=0)
     load_seconds_total = models.FloatField(default=0.0)
     last_load_seconds = models.FloatField(null=True, blank=True)
-    peak_private_bytes = models.BigIntegerField(null=True, blank=True, help_text="Highest measured since the last load.")
+    peak_private_bytes = models.BigIntegerField(
+        null=True, blank=True, help_text="Highest measured since the last load."
+    )
     last_used_at = models.DateTimeField(null=True, blank=True)
     usage_count = models.PositiveBigIntegerField(default=0, help_text="Answered predictions, errors included.")
     item_count = models.PositiveBigIntegerField(default=0, help_text="Inputs in them.")
     latency_seconds_total = models.FloatField(default=0.0)
     prediction_error_count = models.PositiveBigIntegerField(default=0)
-    error_count = models.PositiveBigIntegerField(default=0, help_text="Failed loads, dead processes, failed predictions.")
+    error_count = models.PositiveBigIntegerField(
+        default=0, help_text="Failed loads, dead processes, failed predictions."
+    )
     last_error = models.TextField(blank=True)
 
     class Meta:
@@ -132,7 +138,12 @@ class ModelVersion(models.Model):
             models.Index(fields=["-last_used_at"], name="version_last_used"),  # "unused since", sort by last use
         ]
         constraints = [
-            models.UniqueConstraint(fields=["lineage", "version"], name="version_unique_in_lineage"),
+            # Deferrable: discovery may find that two directories swapped their versions.
+            models.UniqueConstraint(
+                fields=["lineage", "version"],
+                name="version_unique_in_lineage",
+                deferrable=models.Deferrable.IMMEDIATE,
+            ),
             models.CheckConstraint(condition=Q(status__in=Status.values), name="version_status_known"),
             models.CheckConstraint(condition=Q(desired_state__in=DesiredState.values), name="version_desired_known"),
             models.CheckConstraint(condition=Q(size_bytes__gte=0), name="version_size_not_negative"),
@@ -141,7 +152,9 @@ class ModelVersion(models.Model):
                 name="version_timeout_positive",
             ),
             models.CheckConstraint(condition=Q(max_batch_size__gte=1), name="version_batch_positive"),
-            models.CheckConstraint(condition=Q(threads__isnull=True) | Q(threads__gte=1), name="version_threads_positive"),
+            models.CheckConstraint(
+                condition=Q(threads__isnull=True) | Q(threads__gte=1), name="version_threads_positive"
+            ),
             models.CheckConstraint(
                 condition=Q(prediction_error_count__lte=F("usage_count")), name="version_errors_within_usage"
             ),
@@ -176,3 +189,44 @@ class ModelVersion(models.Model):
     def error_rate(self) -> float:
         """Share of predictions that failed, 0.0 to 1.0."""
         return self.prediction_error_count / self.usage_count if self.usage_count else 0.0
+
+
+class DiscoveryRun(models.Model):
+    """One look through the store: who asked, when, what was found. The newest 200 are kept."""
+
+    started_at = models.DateTimeField(db_default=Now())
+    finished_at = models.DateTimeField(null=True, blank=True, help_text="Empty while it runs, or when it was killed.")
+    actor = models.CharField(max_length=150, help_text="User name, or the program that asked.")
+    report = models.JSONField(
+        default=dict,
+        help_text="{new, changed, gone, returned, refused: [{path, reason}], stale_in_memory, notes, counts}.",
+    )
+    error = models.TextField(blank=True, help_text="Why it found nothing out; empty when it did.")
+
+    class Meta:
+        ordering = ["-id"]
+        verbose_name = "discovery"
+        verbose_name_plural = "discoveries"
+
+    def __str__(self) -> str:
+        return f"Discovery by {self.actor}, {self.started_at:%Y-%m-%d %H:%M:%S}"
+
+    @property
+    def outcome(self) -> str:
+        if self.error:
+            return "failed"
+        if self.finished_at is None:
+            return "running or killed"
+        return "some refused" if self.report.get("refused") else "done"
+
+    @property
+    def summary(self) -> str:
+        """What was found, in one line."""
+        if self.error or self.finished_at is None:
+            return self.error or self.outcome
+        return summary_of(self.report.get("counts", {}))
+
+
+def summary_of(counts: Mapping[str, int]) -> str:
+    """A discovery's counts in words: "2 new, 1 refused"."""
+    return ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items() if count) or "nothing found"

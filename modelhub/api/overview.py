@@ -1,0 +1,104 @@
+"""Health and metrics of the whole system: what is asked of the database, and what follows from it."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from django.db.models import Count, Q, Sum
+from django.utils import timezone
+
+from loaderd.states import ModelState
+from modelhub.api.fields import mebibytes
+from modelhub.api.measures import is_troubled, model_score
+from modelhub.lifecycle.observed import LoaderView, effective_status
+from modelhub.registry.choices import DesiredState, Status
+from modelhub.registry.models import ModelVersion
+
+_COLUMNS = (
+    "model_id", "status", "observed_at", "health_status", "private_bytes", "gpu_bytes", "usage_count",
+    "prediction_error_count",
+)  # fmt: skip
+
+
+def wanted_or_present() -> list[ModelVersion]:
+    """The models that are not simply unloaded, or should not be; the rest say nothing about health."""
+    concerned = ModelVersion.objects.filter(~Q(status=Status.UNLOADED) | Q(desired_state=DesiredState.LOADED))
+    return list(concerned.only(*_COLUMNS))
+
+
+def health(loader: LoaderView) -> dict[str, Any]:
+    """unhealthy: loaderd is away. degraded: a model is in error or not healthy. Else healthy."""
+    versions = wanted_or_present()
+    loaded = _loaded(versions, loader)
+    return {
+        "status": _status(versions, loader),
+        "active_models": len(loaded),
+        **dict(zip(("total_memory_mb", "gpu_memory_mb"), _memory(loaded), strict=True)),
+        "loaded_models": [
+            {
+                "id": version.model_id,
+                "status": version.health_status,
+                "memory_usage": mebibytes(version.private_bytes),
+            }
+            for version in loaded
+        ],
+        "timestamp": time.time(),
+        "loaderd": loader,
+    }
+
+
+def metrics(loader: LoaderView) -> dict[str, Any]:
+    versions = wanted_or_present()
+    loaded = _loaded(versions, loader)
+    totals = ModelVersion.objects.aggregate(
+        models=Count("pk"), loads=Sum("load_count", default=0), load_seconds=Sum("load_seconds_total", default=0.0)
+    )
+    memory_mb, gpu_memory_mb = _memory(loaded)
+    return {
+        "total_models": totals["models"],
+        "loaded_models": len(loaded),
+        "total_memory_usage_mb": memory_mb,
+        "gpu_memory_usage_mb": gpu_memory_mb,
+        "average_load_time_ms": round(totals["load_seconds"] / totals["loads"] * 1000, 3) if totals["loads"] else 0.0,
+        "total_load_count": totals["loads"],
+        "health_score": _health_score(versions, loader),
+        "uptime_seconds": _uptime_seconds(loader),
+        "models_by_type": _count_by("lineage__type"),
+        "models_by_framework": _count_by("framework"),
+    }
+
+
+def _status(versions: list[ModelVersion], loader: LoaderView) -> str:
+    if not loader.reachable:
+        return "unhealthy"
+    return "degraded" if any(map(is_troubled, versions)) else "healthy"
+
+
+def _loaded(versions: list[ModelVersion], loader: LoaderView) -> list[ModelVersion]:
+    return [version for version in versions if effective_status(version, loader) == ModelState.LOADED]
+
+
+def _memory(loaded: list[ModelVersion]) -> tuple[int, int]:
+    """(memory, GPU memory) in MiB: bytes are added first, so rounding counts once."""
+    memory = mebibytes(sum(version.private_bytes or 0 for version in loaded))
+    gpu_memory = mebibytes(sum(version.gpu_bytes or 0 for version in loaded))
+    return memory or 0, gpu_memory or 0
+
+
+def _health_score(versions: list[ModelVersion], loader: LoaderView) -> float:
+    """Mean of the models' scores, 100 without any, 0 while loaderd is away."""
+    if not loader.reachable:
+        return 0.0
+    scores = [model_score(version) for version in versions]
+    return round(sum(scores) / len(scores), 1) if scores else 100.0
+
+
+def _uptime_seconds(loader: LoaderView) -> int:
+    if not loader.reachable or loader.started_at is None:
+        return 0
+    return max(0, int((timezone.now() - loader.started_at).total_seconds()))
+
+
+def _count_by(column: str) -> dict[str, int]:
+    return dict(ModelVersion.objects.order_by(column).values_list(column).annotate(Count("pk")))

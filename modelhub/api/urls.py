@@ -1,0 +1,58 @@
+"""The addresses under /api/, each with and without a slash at its end."""
+
+from __future__ import annotations
+
+from django.urls import include, path, re_path
+from drf_spectacular.utils import extend_schema
+from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
+from rest_framework.exceptions import NotFound
+from rest_framework.request import Request
+from rest_framework.routers import APIRootView, SimpleRouter
+from rest_framework.views import APIView
+
+from modelhub.api.views.models import ModelViewSet
+from modelhub.api.views.operations import OperationViewSet
+from modelhub.api.views.system import SystemViewSet
+
+
+class Router(SimpleRouter):
+    def __init__(self) -> None:
+        super().__init__()
+        self.trailing_slash = "/?"
+
+
+class Modelhub(APIRootView):
+    """The AI models of this machine."""
+
+    api_root_dict = {
+        "models": "model-list",
+        "health": "system-health",
+        "metrics": "system-metrics",
+        "operations": "operation-list",
+        "schema": "schema",
+        "docs": "docs",
+    }
+
+
+@extend_schema(exclude=True)
+class NothingHere(APIView):
+    """Answers unknown addresses in the API's error shape, to users only."""
+
+    def initial(self, request: Request, *args: object, **kwargs: object) -> None:
+        super().initial(request, *args, **kwargs)
+        raise NotFound(f"Nothing is at {request.path}; GET /api/docs/ lists what is.")
+
+
+router = Router()
+# The system's names come first: `/api/models/health` is no model.
+router.register("models", SystemViewSet, basename="system")
+router.register("models", ModelViewSet, basename="model")
+router.register("operations", OperationViewSet, basename="operation")
+
+urlpatterns = [
+    path("", Modelhub.as_view(), name="api-root"),
+    path("", include(router.urls)),
+    re_path("^schema/?$", SpectacularAPIView.as_view(), name="schema"),
+    re_path("^docs/?$", SpectacularSwaggerSplitView.as_view(url_name="schema"), name="docs"),
+    re_path("", NothingHere.as_view()),
+]

@@ -1,0 +1,112 @@
+"""The models: list, detail, policy, performance, history; and what can be done with one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db.models import QuerySet
+from drf_spectacular.utils import extend_schema
+from rest_framework.decorators import action
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.viewsets import GenericViewSet
+
+from loaderd.errors import UnknownModel
+from modelhub.api.pagination import BareListPagination
+from modelhub.api.schema import PAGE_HEADERS, errors
+from modelhub.api.serializers.models import (
+    ModelDetailSerializer,
+    ModelSummarySerializer,
+    PerformanceSerializer,
+    PolicySerializer,
+    StateChangeSerializer,
+)
+from modelhub.api.serializers.queries import ModelQuerySerializer, checked, narrowed_models
+from modelhub.api.views.approval import ApprovalActions
+from modelhub.api.views.control import ControlActions
+from modelhub.api.views.prediction import PredictActions
+from modelhub.lifecycle.models import StateChange
+from modelhub.lifecycle.observed import loader_view
+from modelhub.registry.models import ModelVersion
+
+
+class ModelViewSet(ControlActions, PredictActions, ApprovalActions, GenericViewSet):
+    queryset = ModelVersion.objects.select_related("lineage").defer(*ModelDetailSerializer.Meta.deferred)
+    serializer_class = ModelDetailSerializer
+    pagination_class = BareListPagination
+    lookup_field = "model_id"
+    lookup_value_regex = "[^/]+"
+    permission_of_action = {
+        "partial_update": "registry.change_modelversion",
+        "load": "registry.load_modelversion",
+        "unload": "registry.unload_modelversion",
+        "predict": "registry.predict_modelversion",
+        "approve": "registry.approve_modelversion",
+        "revoke_approval": "registry.approve_modelversion",
+    }
+
+    def get_object(self) -> ModelVersion:
+        model_id = self.kwargs["model_id"]
+        # Postgres takes no NUL in a text, so no model can have one in its id.
+        version = None if "\0" in model_id else self.get_queryset().filter(model_id=model_id).first()
+        if version is None:
+            raise UnknownModel(f"No model has the id {model_id!r}; GET /api/models/ lists those that are registered.")
+        self.check_object_permissions(self.request, version)
+        return version
+
+    @extend_schema(
+        summary="All models",
+        parameters=[ModelQuerySerializer, *PAGE_HEADERS],
+        responses={200: ModelSummarySerializer(many=True), **errors(400)},
+    )
+    def list(self, request: Request) -> Response:
+        """A bare list of at most API_LIST_LIMIT models; the headers Link and X-Total-Count tell of more."""
+        query = checked(ModelQuerySerializer, request)
+        versions = ModelVersion.objects.select_related("lineage").only(*ModelSummarySerializer.Meta.columns)
+        loader = loader_view()
+        page = self.paginate_queryset(narrowed_models(versions, query, loader))
+        context = {"loader": loader, "include_loaded": query["include_loaded"]}
+        return self.get_paginated_response(ModelSummarySerializer(page, many=True, context=context).data)
+
+    @extend_schema(summary="One model", responses={200: ModelDetailSerializer, **errors(404)})
+    def retrieve(self, request: Request, model_id: str) -> Response:
+        """The registered artifact, what is observed of it, and how it was used."""
+        return self._detail(self.get_object())
+
+    @extend_schema(
+        summary="Set a model's limits",
+        request=PolicySerializer,
+        responses={200: ModelDetailSerializer, **errors(400, 403, 404)},
+    )
+    def partial_update(self, request: Request, model_id: str) -> Response:
+        """Counts from the next load on."""
+        version = self.get_object()
+        serializer = PolicySerializer(version, data=request.data, partial=True)
+        serializer.is_valid(raise_exception=True)
+        # Only these columns: loaderd's reporter writes others of this row at the same time.
+        ModelVersion.objects.filter(pk=version.pk).update(**serializer.validated_data)
+        return self._detail(self.get_object())
+
+    @extend_schema(summary="A model's performance", responses={200: PerformanceSerializer, **errors(404)})
+    @action(detail=True)
+    def performance(self, request: Request, model_id: str) -> Response:
+        """Counted over all loads and predictions; docs/api.md has the formulas."""
+        return Response(PerformanceSerializer(self.get_object()).data)
+
+    @extend_schema(
+        summary="A model's history, newest first",
+        parameters=PAGE_HEADERS,
+        responses={200: StateChangeSerializer(many=True), **errors(400, 404)},
+    )
+    @action(detail=True, url_path="state-changes")
+    def state_changes(self, request: Request, model_id: str) -> Response:
+        """Every move of the model: from, to, why, who, when."""
+        changes: QuerySet[StateChange] = self.get_object().state_changes.all()
+        return self.get_paginated_response(StateChangeSerializer(self.paginate_queryset(changes), many=True).data)
+
+    def _detail(self, version: ModelVersion) -> Response:
+        return Response(ModelDetailSerializer(version, context={"loader": loader_view()}).data)
+
+    def get_serializer_class(self) -> Any:
+        # What the browsable API draws its form from.
+        return PolicySerializer if self.action in ("partial_update", "retrieve") else super().get_serializer_class()

@@ -1,0 +1,7 @@
+"""The registry in the admin: models, lineages, discoveries."""
+
+from modelhub.console.admin.discovery_run import DiscoveryRunAdmin
+from modelhub.console.admin.lineage import LineageAdmin
+from modelhub.console.admin.model_version import ModelVersionAdmin
+
+__all__ = ["DiscoveryRunAdmin", "LineageAdmin", "ModelVersionAdmin"]

@@ -1,0 +1,243 @@
+"""A model in the admin: the list, and a page that shows what it is and does. People write its policy only."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from django.contrib import admin
+from django.core.exceptions import PermissionDenied
+from django.db import transaction
+from django.db.models import QuerySet
+from django.forms import ModelForm
+from django.http import HttpRequest, HttpResponse
+from django.template.defaultfilters import filesizeformat
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
+from unfold.decorators import display
+from unfold.views import ChangeList
+
+from modelhub.console.admin.filters import AttentionFilter, FrameworkFilter
+from modelhub.console.admin.model_commands import ModelCommands
+from modelhub.lifecycle.observed import effective_status, loader_view
+from modelhub.registry.approval import needs_approval
+from modelhub.registry.choices import DesiredState, Status
+from modelhub.registry.models import DiscoveryRun, ModelVersion
+
+STATUS_COLOURS = {
+    "loaded": "success",
+    "loading": "info",
+    "unloading": "info",
+    "error": "danger",
+    "unreachable": "warning",
+}
+SHOWN_FILES = 100
+_IN_MEMORY = (Status.LOADING, Status.LOADED, Status.UNLOADING)
+_POLICY = ["load_timeout_seconds", "threads", "max_batch_size"]
+_SECTIONS = {
+    "Status": [
+        *("shown_status", "status_reason", "status_changed_at", "observed_at", "desired_state"),
+        *("health_status", "last_health_check_at", "pid", "started_at", "phase"),
+    ],
+    "Policy, from the next load on": _POLICY,
+    "Memory": ["memory", "shared_memory", "gpu_memory", "peak_memory"],
+    "Usage": [
+        *("load_count", "last_load", "average_load", "last_loaded_at", "usage_count", "item_count", "last_used_at"),
+        *("average_latency", "failed_predictions", "error_count", "last_error"),
+    ],
+    "Artifact": [
+        *("model_id", "name", "lineage", "type_label", "version", "path", "framework", "artifact_format", "size"),
+        *("digest", "approval", "created_at", "discovered_at", "changed_at", "missing_since", "refusal"),
+        *("performance_metrics", "files", "shown_metadata", "shown_config", "shown_signature"),
+    ],
+}
+
+
+class VersionList(ChangeList):
+    """A page of models with the status that is true now: one look at loaderd for all rows."""
+
+    def get_queryset(self, *args: Any, **kwargs: Any) -> QuerySet[ModelVersion]:
+        return super().get_queryset(*args, **kwargs).defer("manifest", "config", "metadata", "signature")
+
+    def get_results(self, request: HttpRequest) -> None:
+        super().get_results(request)
+        loader = loader_view()
+        for version in self.result_list:
+            version.status_now = effective_status(version, loader)
+        self.last_discovery = DiscoveryRun.objects.first()
+        self.may_discover = self.model_admin.has_discover_permission(request)
+
+
+@admin.register(ModelVersion)
+class ModelVersionAdmin(ModelCommands):
+    list_display = [
+        *("model_id", "shown_status", "type_label", "framework", "version", "size", "memory"),
+        *("load_count", "last_used_at"),
+    ]
+    list_filter = ["status", "lineage__type", FrameworkFilter, "desired_state", "health_status", AttentionFilter]
+    list_select_related = ["lineage"]
+    list_per_page = 50
+    list_before_template = "console/discovery_bar.html"
+    change_form_outer_before_template = "console/model_commands.html"
+    search_fields = ["model_id", "name", "lineage__name"]
+    search_help_text = "Model, name or lineage"
+    show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER
+    warn_unsaved_form = True
+    fieldsets = [(title, {"fields": fields}) for title, fields in _SECTIONS.items()]
+    readonly_fields = [name for fields in _SECTIONS.values() for name in fields if name not in _POLICY]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[ModelVersion]:
+        return super().get_queryset(request).select_related("lineage", "approved_by")
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        return VersionList
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        version = self.get_object(request, object_id)
+        shown = {} if version is None else {"buttons": self.buttons_of(request, version), "remarks": remarks(version)}
+        return super().change_view(request, object_id, form_url, {**(extra_context or {}), **shown})
+
+    # What people may change
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False  # discovery adds
+
+    def has_delete_permission(self, request: HttpRequest, obj: ModelVersion | None = None) -> bool:
+        return super().has_delete_permission(request, obj) and (obj is None or not is_held(obj))
+
+    def save_model(self, request: HttpRequest, obj: ModelVersion, form: ModelForm, change: bool) -> None:
+        # Only what was edited: the form may be minutes old, and loaderd writes the rest.
+        obj.save(update_fields=form.changed_data)
+
+    def delete_model(self, request: HttpRequest, obj: ModelVersion) -> None:
+        self.delete_queryset(request, ModelVersion.objects.filter(pk=obj.pk))
+
+    @transaction.atomic
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[ModelVersion]) -> None:
+        # Since the question was asked somebody may have loaded one.
+        rows = ModelVersion.objects.select_for_update().filter(pk__in=queryset.values("pk")).order_by("pk")
+        if held := [row.model_id for row in rows if is_held(row)]:
+            raise PermissionDenied(f"{', '.join(held)} cannot be deleted while loaded; unload first.")
+        rows.delete()
+
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> tuple[Any, Any, set[str], Any]:
+        """A model takes its history along, although nobody may delete a single line of that."""
+        shown, counts, missing, protected = super().get_deleted_objects(objs, request)
+        own = {self.model._meta.verbose_name}
+        return shown, counts, {name for name in missing if name in own}, protected
+
+    # What is shown
+
+    @display(description="Status", label=STATUS_COLOURS, ordering="status")
+    def shown_status(self, version: ModelVersion) -> str:
+        status_now: str | None = getattr(version, "status_now", None)
+        return status_now or effective_status(version, loader_view())
+
+    @display(description="Type", ordering="lineage__type")
+    def type_label(self, version: ModelVersion) -> str:
+        return version.lineage.get_type_display()
+
+    @display(description="Size", ordering="size_bytes")
+    def size(self, version: ModelVersion) -> str:
+        return filesizeformat(version.size_bytes)
+
+    @display(description="Memory", ordering="private_bytes")
+    def memory(self, version: ModelVersion) -> str | None:
+        return _bytes(version.private_bytes)
+
+    @display(description="With its share of shared pages")
+    def shared_memory(self, version: ModelVersion) -> str | None:
+        return _bytes(version.pss_bytes)
+
+    @display(description="GPU memory")
+    def gpu_memory(self, version: ModelVersion) -> str | None:
+        return _bytes(version.gpu_bytes)
+
+    @display(description="Peak since the last load")
+    def peak_memory(self, version: ModelVersion) -> str | None:
+        return _bytes(version.peak_private_bytes)
+
+    @display(description="Last load")
+    def last_load(self, version: ModelVersion) -> str | None:
+        return None if version.last_load_seconds is None else f"{version.last_load_seconds:.3f} s"
+
+    @display(description="Average load")
+    def average_load(self, version: ModelVersion) -> str | None:
+        return f"{version.average_load_seconds:.3f} s" if version.load_count else None
+
+    @display(description="Average latency")
+    def average_latency(self, version: ModelVersion) -> str | None:
+        seconds = version.average_latency_seconds
+        return None if seconds is None else f"{seconds * 1000:.1f} ms"
+
+    @display(description="Failed predictions")
+    def failed_predictions(self, version: ModelVersion) -> str:
+        return f"{version.prediction_error_count} ({version.error_rate:.2%})"
+
+    @display(description="Approval")
+    def approval(self, version: ModelVersion) -> str:
+        if needs_approval(version):
+            old = "; the approved files were others" if version.approved_digest else ""
+            return f"Missing: loading this format can run code{old}."
+        if not version.is_approved:
+            return "Not needed: loading this format runs no code."
+        who = version.approved_by or "the operator of this machine, or a user who is gone,"
+        when = f" at {version.approved_at:%Y-%m-%d %H:%M:%S %Z}" if version.approved_at else ""
+        return f"By {who}{when}."
+
+    @display(description="Files")
+    def files(self, version: ModelVersion) -> SafeString:
+        rows = [(file["path"], filesizeformat(file["size_bytes"])) for file in version.manifest]
+        if len(rows) > SHOWN_FILES:
+            rows = [*rows[:SHOWN_FILES], (f"and {len(rows) - SHOWN_FILES} more", "")]
+        return format_html_join("", "<div>{} <span class='text-font-subtle-light'>{}</span></div>", rows)
+
+    @display(description="metadata.json")
+    def shown_metadata(self, version: ModelVersion) -> SafeString | None:
+        return _json(version.metadata)
+
+    @display(description="config.json")
+    def shown_config(self, version: ModelVersion) -> SafeString | None:
+        return _json(version.config)
+
+    @display(description="Signature")
+    def shown_signature(self, version: ModelVersion) -> SafeString | None:
+        return _json(version.signature)
+
+
+def is_held(version: ModelVersion) -> bool:
+    """Whether the model is in memory or somebody wants it there."""
+    return version.status in _IN_MEMORY or version.desired_state == DesiredState.LOADED
+
+
+def remarks(version: ModelVersion) -> list[str]:
+    """What somebody should know before they act on the model."""
+    said = []
+    if version.missing_since is not None:
+        said.append(
+            f"Its directory is gone since {version.missing_since:%Y-%m-%d %H:%M}; put it back or delete it here."
+        )
+    if version.refusal:
+        said.append(f"Discovery refuses its directory. {version.refusal}")
+    if version.status in _IN_MEMORY and version.is_stale_in_memory:
+        said.append("Its files changed since it was loaded; unload and load it to use the new ones.")
+    if needs_approval(version):
+        said.append(
+            f"Loading the format {version.artifact_format} can run code. Approve it if you trust where these files "
+            f"come from (digest {version.digest[:12]})."
+        )
+    return said
+
+
+def _bytes(count: int | None) -> str | None:
+    return None if count is None else filesizeformat(count)
+
+
+def _json(value: Any) -> SafeString | None:
+    if value in (None, {}):
+        return None
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    return format_html("<pre class='max-h-96 overflow-auto text-xs'>{}</pre>", text)

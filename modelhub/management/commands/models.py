@@ -1,0 +1,167 @@
+"""Lists the registered models, or shows one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.template.defaultfilters import filesizeformat
+from rich.markup import escape
+from rich.table import Table
+
+from loaderd import catalogue
+from loaderd.errors import UnknownModel
+from modelhub.lifecycle.observed import LoaderView, effective_status, loader_view
+from modelhub.management.operating import print_json, registered
+from modelhub.management.tables import print_table
+from modelhub.registry.approval import needs_approval
+from modelhub.registry.choices import ModelType, Status
+from modelhub.registry.models import ModelVersion
+
+COLOURS = {"loaded": "green", "loading": "cyan", "unloading": "cyan", "error": "red", "unreachable": "yellow"}
+
+
+class Command(BaseCommand):
+    help = (
+        "Lists the registered models (`models`), or shows one (`models show ID`). "
+        "Exit status: 0, or 1 when no model has that id."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("what", nargs="?", choices=["list", "show"], default="list", help="What to print.")
+        parser.add_argument("model_id", nargs="?", metavar="ID", help="The model to show.")
+        parser.add_argument("--type", choices=ModelType.values, help="Only models of this type.")
+        parser.add_argument("--framework", choices=sorted(catalogue.entries()), help="Only models of this framework.")
+        parser.add_argument("--status", choices=[*Status.values, "unreachable"], help="Only models in this status.")
+        parser.add_argument("--json", action="store_true", dest="as_json", help="Print JSON.")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        if options["what"] == "show":
+            self._show(options["model_id"], options["as_json"])
+        elif options["model_id"]:
+            raise CommandError(f"Did you mean `models show {options['model_id']}`?", returncode=2)
+        else:
+            self._list(options)
+
+    def _list(self, options: dict[str, Any]) -> None:
+        versions = ModelVersion.objects.select_related("lineage").defer("manifest", "config", "metadata", "signature")
+        if options["type"]:
+            versions = versions.filter(lineage__type=options["type"])
+        if options["framework"]:
+            versions = versions.filter(framework=options["framework"])
+        loader = loader_view()
+        rows = [(version, effective_status(version, loader)) for version in versions]
+        if options["status"]:
+            rows = [(version, status) for version, status in rows if status == options["status"]]
+        if options["as_json"]:
+            print_json(self, [_summary(version, status) for version, status in rows])
+            return
+        table = Table(box=None, pad_edge=False)
+        for name, justify in _COLUMNS:
+            table.add_column(name, justify=justify, overflow="fold")
+        for version, status in rows:
+            colour = COLOURS.get(status)
+            table.add_row(
+                escape(version.model_id),
+                f"[{colour}]{status}[/{colour}]" if colour else status,
+                version.lineage.type,
+                version.framework,
+                version.version,
+                _bytes(version.size_bytes),
+                _bytes(version.private_bytes),
+                str(version.load_count),
+                f"{version.last_used_at:%Y-%m-%d %H:%M}" if version.last_used_at else "",
+                _remark(version),
+            )
+        print_table(self, table)
+        if not rows:
+            self.stdout.write("No such models. `manage.py discover` looks through the store.")
+
+    def _show(self, model_id: str | None, as_json: bool) -> None:
+        if not model_id:
+            raise CommandError("Which one? `models show ID`", returncode=2)
+        try:
+            version = registered(model_id)
+        except UnknownModel as error:
+            raise CommandError(error.message, returncode=1) from error
+        facts = _facts(version, loader_view())
+        if as_json:
+            print_json(self, facts)
+            return
+        table = Table(box=None, pad_edge=False, show_header=False)
+        table.add_column(style="dim")
+        table.add_column(overflow="fold")
+        for name, value in facts.items():
+            if name == "files":
+                for file in value:
+                    table.add_row("file", escape(f"{file['path']}  {_bytes(file['size_bytes'])}"))
+            elif value not in (None, "", {}):
+                shown = _bytes(value) if name.endswith("_bytes") else str(value)
+                table.add_row(name.removesuffix("_bytes").replace("_", " "), escape(shown))
+        print_table(self, table)
+
+
+_COLUMNS: list[tuple[str, Any]] = [
+    *(("model", "left"), ("status", "left"), ("type", "left"), ("framework", "left"), ("version", "left")),
+    *(("size", "right"), ("memory", "right"), ("loads", "right"), ("last used", "left"), ("", "left")),
+]
+
+
+def _summary(version: ModelVersion, status: str) -> dict[str, Any]:
+    return {
+        "model_id": version.model_id,
+        "lineage": version.lineage.name,
+        "version": version.version,
+        "type": version.lineage.type,
+        "framework": version.framework,
+        "format": version.artifact_format,
+        "status": status,
+        "desired_state": version.desired_state,
+        "size_bytes": version.size_bytes,
+        "private_bytes": version.private_bytes,
+        "gpu_bytes": version.gpu_bytes,
+        "load_count": version.load_count,
+        "usage_count": version.usage_count,
+        "last_used_at": version.last_used_at,
+        "remark": _remark(version),
+    }
+
+
+def _facts(version: ModelVersion, loader: LoaderView) -> dict[str, Any]:
+    return {
+        **_summary(version, effective_status(version, loader)),
+        "name": version.name,
+        "status_reason": version.status_reason,
+        "observed_at": version.observed_at,
+        "pid": version.pid,
+        "path": version.path,
+        "digest": version.digest,
+        "is_approved": version.is_approved,
+        "needs_approval": needs_approval(version),
+        "refusal": version.refusal,
+        "missing_since": version.missing_since,
+        "created_at": version.created_at,
+        "changed_at": version.changed_at,
+        "peak_private_bytes": version.peak_private_bytes,
+        "average_load_seconds": version.average_load_seconds,
+        "average_latency_seconds": version.average_latency_seconds,
+        "error_rate": version.error_rate,
+        "last_error": version.last_error,
+        "performance_metrics": version.performance_metrics,
+        "files": [{key: file[key] for key in ("path", "size_bytes", "sha256")} for file in version.manifest],
+    }
+
+
+def _remark(version: ModelVersion) -> str:
+    """Why somebody should look at it, in a word or two."""
+    if version.missing_since:
+        return "directory gone"
+    if version.refusal:
+        return "refused by discovery"
+    if version.is_stale_in_memory and version.status != Status.UNLOADED:
+        return "changed since it was loaded"
+    return "needs approval" if needs_approval(version) else ""
+
+
+def _bytes(count: int | None) -> str:
+    return "" if count is None else filesizeformat(count)

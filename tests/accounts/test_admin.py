@@ -1,0 +1,71 @@
+"""Tokens in the admin: shown once, never editable, and nobody makes one for somebody else."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from django.contrib.auth.models import Permission, User
+from django.test import Client
+from django.urls import reverse
+from knox.crypto import hash_token
+
+from modelhub.accounts.models import ApiToken
+
+pytestmark = pytest.mark.django_db
+ADD = "/admin/accounts/apitoken/add/"
+
+
+@pytest.fixture
+def keeper(client: Client) -> User:
+    """Logged in; may manage tokens, and is no superuser."""
+    user = User.objects.create_user("keeper", is_staff=True)
+    user.user_permissions.set(Permission.objects.filter(content_type__app_label="accounts"))
+    client.force_login(user)
+    return user
+
+
+def change_address(token: ApiToken) -> str:
+    return reverse("admin:accounts_apitoken_change", args=[token.pk])
+
+
+def test_a_new_token_is_shown_once(admin_client: Client, admin_user: User) -> None:
+    answer = admin_client.post(ADD, {"name": "ci", "user": admin_user.pk, "expiry_0": "", "expiry_1": ""}, follow=True)
+    shown = re.search(r"<code>([0-9a-f]{64})</code>", answer.content.decode())
+    kept = ApiToken.objects.get()
+    assert shown
+    assert hash_token(shown[1]) == kept.digest
+    assert shown[1] not in admin_client.get("/admin/accounts/apitoken/").content.decode()
+    assert shown[1] not in admin_client.get(change_address(kept)).content.decode()
+
+
+def test_only_name_and_expiry_can_change(admin_client: Client, admin_user: User) -> None:
+    token, _ = ApiToken.objects.create(admin_user)
+    other = User.objects.create_user("other")
+    sent = {"name": "new name", "user": other.pk, "digest": "0" * 128, "token_key": "0" * 15}
+    answer = admin_client.post(change_address(token), {**sent, "expiry_0": "2099-01-01", "expiry_1": "00:00:00"})
+    assert answer.status_code == 302
+    kept = ApiToken.objects.get()
+    assert (kept.digest, kept.token_key, kept.user) == (token.digest, token.token_key, admin_user)
+    assert kept.name == "new name"
+    assert kept.expiry is not None
+
+
+def test_who_is_no_superuser_makes_tokens_only_for_themselves(client: Client, keeper: User, admin_user: User) -> None:
+    refused = client.post(ADD, {"name": "x", "user": admin_user.pk, "expiry_0": "", "expiry_1": ""})
+    assert refused.status_code == 200
+    assert not ApiToken.objects.exists()
+    client.post(ADD, {"name": "x", "user": keeper.pk, "expiry_0": "", "expiry_1": ""})
+    assert ApiToken.objects.get().user == keeper
+
+
+def test_who_is_no_superuser_sees_only_their_own(client: Client, keeper: User, admin_user: User) -> None:
+    ApiToken.objects.create(admin_user, name="of-the-boss")
+    assert "of-the-boss" not in client.get("/admin/accounts/apitoken/").content.decode()
+
+
+@pytest.mark.parametrize(
+    "page", ["auth/user/", "auth/user/add/", "auth/group/", "auth/group/add/", "accounts/apitoken/"]
+)
+def test_the_pages_open(admin_client: Client, page: str) -> None:
+    assert admin_client.get(f"/admin/{page}").status_code == 200

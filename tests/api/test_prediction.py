@@ -1,0 +1,74 @@
+"""Predictions through the API cost no query but those that tell who asks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from rest_framework.test import APIClient
+
+from modelhub.conf import config
+from modelhub.inference import client
+from tests.api.conftest import As
+
+ANSWER = {
+    "model_id": "m.1",
+    "version": "1.0.0",
+    "predictions": [{"label": "positive", "score": 0.9, "scores": {"positive": 0.9, "negative": 0.1}}],
+    "latency_ms": 1.5,
+}
+
+
+@pytest.fixture
+def asked(db: None, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The calls that reached loaderd's door."""
+    calls: list[Any] = []
+
+    def predict(model_id: str, inputs: list[Any], **options: Any) -> dict[str, Any]:
+        calls.append((model_id, inputs, options))
+        return ANSWER
+
+    monkeypatch.setattr(client, "predict", predict)
+    return calls
+
+
+def test_it_answers_what_the_door_answers(as_: As, asked: list[Any]) -> None:
+    answer = as_("operator").post("/api/models/m.1/predict", {"inputs": ["good", "bad"]})
+    assert (answer.status_code, answer.json()) == (200, ANSWER)
+    options = {"user": "operator", "timeout_seconds": config().PREDICT_TIMEOUT_SECONDS}
+    assert asked == [("m.1", ["good", "bad"], options)]
+
+
+@pytest.mark.parametrize("inputs", [["text"], [[1, 2.5, "x"]], [[[1]]], [{"a": 1}], [None, True, 3]])
+def test_inputs_reach_the_model_as_they_are(api: APIClient, asked: list[Any], inputs: list[Any]) -> None:
+    assert api.post("/api/models/m.1/predict", {"inputs": inputs}).status_code == 200
+    assert asked[0][1] == inputs
+
+
+def test_a_form_of_the_browsable_api_works(api: APIClient, asked: list[Any]) -> None:
+    answer = api.post(
+        "/api/models/m.1/predict",
+        {"inputs": '["good"]'},
+        format="multipart",
+        headers={"Accept": "text/html"},
+    )
+    assert answer.status_code == 200
+    assert asked[0][1] == ["good"]
+
+
+@pytest.mark.parametrize("count", [1, 500])
+def test_the_only_queries_tell_who_asks(as_: As, asked: list[Any], count: int) -> None:
+    api = as_("operator")
+    with CaptureQueriesContext(connection) as captured:
+        assert api.post("/api/models/m.1/predict", {"inputs": ["x"] * count}).status_code == 200
+    tables = ("accounts_apitoken", "auth_user_user_permissions", "auth_user_groups")
+    assert [any(table in query["sql"] for table in tables) for query in captured] == [True] * 3
+
+
+# httpcore leaves a socket that could not connect to the garbage collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_503_when_nobody_listens_at_the_door(api: APIClient) -> None:
+    answer = api.post("/api/models/m.1/predict", {"inputs": ["x"]})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "loaderd_unreachable")

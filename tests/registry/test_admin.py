@@ -1,0 +1,285 @@
+"""The registry in the admin: lists, buttons, rights, and how many queries a page costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Permission
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
+from django.utils import timezone
+
+from modelhub.lifecycle.models import LoaderStatus, Operation, StateChange
+from modelhub.registry.choices import DesiredState, Status
+from modelhub.registry.models import DiscoveryRun, Model, ModelVersion
+from tests.registry.conftest import Store
+
+pytestmark = pytest.mark.django_db
+LIST = "admin:registry_modelversion_changelist"
+
+
+def url(name: str, *arguments: Any) -> str:
+    return reverse(f"admin:registry_modelversion_{name}", args=arguments)
+
+
+def texts(response: Any) -> list[str]:
+    return [str(message) for message in response.context["messages"]]
+
+
+@pytest.fixture
+def version(store: Store, discovered: Callable[..., Any]) -> ModelVersion:
+    store.add("topic/mail-v1", {"model.pkl": b"1"}, {"description": "<b>bold</b>", "name": "<i>Mail</i>"})
+    discovered()
+    return ModelVersion.objects.get()
+
+
+@pytest.fixture
+def staff(client: Client, django_user_model: Any) -> Callable[..., Client]:
+    """A client whose user may do what is named."""
+
+    def log_in(*permissions: str) -> Client:
+        user = django_user_model.objects.create_user("staff", is_staff=True)
+        user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
+        client.force_login(user)
+        return client
+
+    return log_in
+
+
+@pytest.fixture
+def loaderd(db: None) -> None:
+    """A loaderd that was heard just now."""
+    LoaderStatus.objects.create(pid=1, observed_at=timezone.now())
+
+
+def register(count: int) -> None:
+    """A registry as a big site has it: lineages with ten versions, some loaded, some used."""
+    lineages = Model.objects.bulk_create(
+        Model(name=f"lineage-{number:05}", type=("topic", "intent", "sentiment")[number % 3])
+        for number in range(count // 10)
+    )
+    manifest = [{"path": "model.pkl", "size_bytes": 1 << 20, "mtime_ns": 1, "ctime_ns": 1, "sha256": "a" * 64}] * 5
+    ModelVersion.objects.bulk_create(
+        (
+            ModelVersion(
+                lineage=lineages[number // 10],
+                model_id=f"lineage-{number // 10:05}-v{number % 10}",
+                name=f"Model {number}",
+                version=str(number % 10),
+                path=f"topic/lineage-{number // 10:05}-v{number % 10}",
+                framework=("sklearn", "transformers", "tensorflow")[number % 3],
+                artifact_format="pickle",
+                digest=f"{number:064}",
+                manifest=manifest,
+                size_bytes=5 << 20,
+                status=Status.LOADED if number % 100 == 0 else Status.UNLOADED,
+                private_bytes=200 << 20 if number % 100 == 0 else None,
+                load_count=number % 7,
+                last_used_at=timezone.now() if number % 5 == 0 else None,
+            )
+            for number in range(count)
+        ),
+        batch_size=1000,
+    )
+
+
+class TestQueries:
+    def test_the_list_of_models_costs_the_same_at_any_size(self, admin_client: Client) -> None:
+        searches = ["", "?p=3", "?q=lineage-00001", "?status__exact=loaded&framework=sklearn", "?attention=approval"]
+        self.assert_constant(admin_client, [reverse(LIST) + search for search in searches], sizes=(1_000, 10_000))
+
+    def test_the_list_of_lineages_costs_the_same_at_any_size(self, admin_client: Client) -> None:
+        self.assert_constant(admin_client, [reverse("admin:registry_model_changelist")], sizes=(10, 1_000))
+
+    def test_a_lineages_page_costs_the_same_with_many_versions(self, admin_client: Client) -> None:
+        counts = []
+        for total in (2, 100):
+            ModelVersion.objects.all().delete()
+            lineage, _ = Model.objects.get_or_create(name="mail")
+            ModelVersion.objects.bulk_create(
+                ModelVersion(
+                    lineage=lineage, model_id=f"mail-v{number}", version=str(number), path=f"topic/mail{number}"
+                )
+                for number in range(total)
+            )
+            counts.append(self.queries(admin_client, reverse("admin:registry_model_change", args=[lineage.pk])))
+        assert counts[0] == counts[1] < 15
+
+    def assert_constant(self, client: Client, addresses: list[str], sizes: tuple[int, int]) -> None:
+        counts = []
+        for total in sizes:
+            ModelVersion.objects.all().delete()
+            Model.objects.all().delete()
+            register(total)
+            counts.append([self.queries(client, address) for address in addresses])
+        assert counts[0] == counts[1]
+        assert max(counts[1]) < 12
+
+    def queries(self, client: Client, address: str) -> int:
+        client.get(address)  # content types are read once a process
+        with CaptureQueriesContext(connection) as queries:
+            assert client.get(address).status_code == 200
+        return len(queries)
+
+
+class TestShown:
+    def test_the_list_shows_what_is_true_now(self, admin_client: Client, version: ModelVersion) -> None:
+        ModelVersion.objects.update(status=Status.LOADED, private_bytes=256 << 20)
+        page = admin_client.get(reverse(LIST)).content.decode()
+        assert "unreachable" in page  # no loaderd is heard
+        assert "256.0\xa0MB" in page
+        assert "1 new" in page
+
+    def test_the_page_of_a_model_shows_all_of_it_escaped(self, admin_client: Client, version: ModelVersion) -> None:
+        page = admin_client.get(url("change", version.pk)).content.decode()
+        assert "<i>Mail</i>" not in page
+        assert "&lt;i&gt;Mail&lt;/i&gt;" in page
+        assert version.digest in page
+        assert "Loading the format pickle can run code" in page
+        assert "Approve these files" in page
+
+    @pytest.mark.parametrize("attention", ["refused", "gone", "stale", "approval"])
+    def test_the_filter_finds_what_needs_attention(
+        self, admin_client: Client, version: ModelVersion, attention: str
+    ) -> None:
+        values: dict[str, Any] = {
+            "refused": {"refusal": "bad"},
+            "gone": {"missing_since": timezone.now()},
+            "stale": {"status": Status.LOADED, "loaded_digest": "other"},
+            "approval": {},
+        }
+        admin_client.get(reverse(LIST))
+        ModelVersion.objects.update(approved_digest=version.digest)
+        assert admin_client.get(reverse(LIST), {"attention": attention}).context["cl"].result_count == 0
+        ModelVersion.objects.update(approved_digest="", **values[attention])
+        assert admin_client.get(reverse(LIST), {"attention": attention}).context["cl"].result_count == 1
+
+    def test_the_page_of_a_discovery_lists_what_was_refused(
+        self, admin_client: Client, store: Store, discovered: Callable[..., Any]
+    ) -> None:
+        store.add("topic/bad-v1", metadata="{")
+        discovered()
+        run = DiscoveryRun.objects.get()
+        page = admin_client.get(reverse("admin:registry_discoveryrun_change", args=[run.pk])).content.decode()
+        assert "topic/bad-v1" in page
+        assert "metadata.json is not JSON" in page
+        assert admin_client.get(reverse("admin:registry_discoveryrun_changelist")).status_code == 200
+
+
+class TestSaving:
+    def test_people_write_the_policy_and_nothing_else(self, admin_client: Client, version: ModelVersion) -> None:
+        """The form was opened before loaderd wrote the rest."""
+        form = {"load_timeout_seconds": "12.5", "threads": "", "max_batch_size": "64", "status": "error", "name": "x"}
+        ModelVersion.objects.update(status=Status.LOADED, load_count=9)
+        with CaptureQueriesContext(connection) as queries:
+            admin_client.post(url("change", version.pk), form)
+        (update,) = [query["sql"] for query in queries if query["sql"].startswith('UPDATE "registry_modelversion"')]
+        assert "load_timeout_seconds" in update
+        assert "status" not in update
+        found = ModelVersion.objects.get()
+        assert (found.load_timeout_seconds, found.status, found.load_count) == (12.5, Status.LOADED, 9)
+        assert found.name == version.name
+
+    def test_a_wrong_policy_is_refused(self, admin_client: Client, version: ModelVersion) -> None:
+        form = {"load_timeout_seconds": "-1", "threads": "0", "max_batch_size": "0"}
+        assert admin_client.post(url("change", version.pk), form).status_code == 200
+        assert ModelVersion.objects.get().max_batch_size == 64
+
+    def test_nobody_adds_by_hand(self, admin_client: Client, version: ModelVersion) -> None:
+        assert admin_client.get(url("add")).status_code == 403
+
+    @pytest.mark.parametrize("held", [{"status": Status.LOADED}, {"desired_state": DesiredState.LOADED}])
+    def test_what_is_loaded_is_not_deleted(self, admin_client: Client, version: ModelVersion, held: Any) -> None:
+        ModelVersion.objects.update(**held)
+        assert admin_client.post(url("delete", version.pk), {"post": "yes"}).status_code == 403
+        action = {"action": "delete_selected", "_selected_action": [version.pk], "post": "yes"}
+        admin_client.post(reverse(LIST), action)
+        assert ModelVersion.objects.exists()
+
+    def test_what_is_unloaded_is_deleted_with_its_history(self, admin_client: Client, version: ModelVersion) -> None:
+        Operation.objects.create(kind="load", version=version, status="succeeded")
+        StateChange.objects.create(
+            version=version, from_state="unloaded", to_state="loading", actor="x", at=timezone.now()
+        )
+        assert admin_client.post(url("delete", version.pk), {"post": "yes"}).status_code == 302
+        assert not ModelVersion.objects.exists()
+
+
+class TestCommands:
+    def test_selected_models_are_loaded_and_unloaded(
+        self, admin_client: Client, admin_user: Any, version: ModelVersion, loaderd: None
+    ) -> None:
+        ModelVersion.objects.update(approved_digest=version.digest)
+        for kind in ("load", "unload"):
+            action = {"action": f"{kind}_selected", "_selected_action": [version.pk]}
+            response = admin_client.post(reverse(LIST), action, follow=True)
+            assert texts(response) == [f"mail-v1 is to be {kind}ed; its status follows."]
+            operation = Operation.objects.first()
+            assert (operation.kind, operation.requested_by, operation.source) == (kind, admin_user, "admin")
+
+    def test_a_refused_command_says_why(self, admin_client: Client, version: ModelVersion, loaderd: None) -> None:
+        response = admin_client.post(url("load", version.pk), follow=True)
+        assert "approve" in texts(response)[0]
+        assert not Operation.objects.exists()
+
+    def test_without_loaderd_it_says_so(self, admin_client: Client, version: ModelVersion) -> None:
+        ModelVersion.objects.update(approved_digest=version.digest)
+        assert "loaderd is away" in texts(admin_client.post(url("load", version.pk), follow=True))[0]
+
+    def test_approval_is_of_the_bytes_that_the_page_showed(
+        self, admin_client: Client, admin_user: Any, version: ModelVersion
+    ) -> None:
+        response = admin_client.post(url("approve", version.pk), {"digest": "0" * 64}, follow=True)
+        assert "changed meanwhile" in texts(response)[0]
+        admin_client.post(url("approve", version.pk), {"digest": version.digest})
+        assert ModelVersion.objects.get().approved_by == admin_user
+        admin_client.post(url("revoke", version.pk))
+        assert not ModelVersion.objects.get().is_approved
+
+    def test_discovery_runs_and_tells(self, admin_client: Client, store: Store, version: ModelVersion) -> None:
+        store.add("topic/bad-v1", metadata="{")
+        store.add("topic/good-v1")
+        response = admin_client.post(url("discover"), follow=True)
+        assert texts(response)[0] == "Discovery: 1 new, 1 unchanged, 1 refused."
+        assert "topic/bad-v1 is refused. metadata.json is not JSON" in texts(response)[1]
+        assert DiscoveryRun.objects.first().actor == "admin"
+
+    def test_a_store_that_is_away_is_told(self, admin_client: Client, store: Store) -> None:
+        store.root.rmdir()
+        assert "Cannot list the store" in texts(admin_client.post(url("discover"), follow=True))[0]
+
+    def test_nothing_happens_by_get(self, admin_client: Client, version: ModelVersion) -> None:
+        for address in [url("discover"), *(url(name, version.pk) for name in ("load", "unload", "approve", "revoke"))]:
+            assert admin_client.get(address).status_code == 405
+
+    def test_nothing_happens_without_the_csrf_token(self, admin_user: Any, version: ModelVersion) -> None:
+        client = Client(enforce_csrf_checks=True)
+        client.force_login(admin_user)
+        for address in [url("discover"), *(url(name, version.pk) for name in ("load", "unload", "approve", "revoke"))]:
+            assert client.post(address).status_code == 403
+
+    def test_each_command_needs_its_permission(self, staff: Callable[..., Client], version: ModelVersion) -> None:
+        client = staff("view_modelversion", "change_modelversion")
+        page = client.get(url("change", version.pk)).content.decode()
+        for name in ("load", "unload", "approve", "revoke"):
+            assert client.post(url(name, version.pk)).status_code == 403
+            assert url(name, version.pk) not in page
+        assert client.post(url("discover")).status_code == 403
+        listed = client.get(reverse(LIST))
+        assert url("discover") not in listed.content.decode()
+        assert "load_selected" not in listed.content.decode()
+
+    def test_a_viewer_with_the_right_to_load_sees_that_button_only(
+        self, staff: Callable[..., Client], version: ModelVersion
+    ) -> None:
+        page = staff("view_modelversion", "load_modelversion").get(url("change", version.pk)).content.decode()
+        assert url("load", version.pk) in page
+        assert url("unload", version.pk) not in page
+
+    def test_strangers_are_sent_to_the_login(self, client: Client, version: ModelVersion) -> None:
+        for address in (url("discover"), url("load", version.pk)):
+            assert "/login/" in client.post(address)["Location"]
