@@ -33,8 +33,7 @@ class GatewayLink:
     """Keeps a gateway running: started again when it dies, while the models stay loaded."""
 
     def __init__(self, config: DaemonConfig, routes: Callable[[], dict[str, Any]], answer: Answer) -> None:
-        self.listening: dict[str, Any] | None = None  # {"host", "port"} once it answers
-        self.first_listening = asyncio.Event()
+        self._listening: dict[str, Any] | None = None
         self._config = config
         self._routes = routes
         self._answer = answer
@@ -53,7 +52,7 @@ class GatewayLink:
             try:
                 await self._run_once()
             finally:
-                self.listening, self._writer = None, None
+                self._listening, self._writer = None, None
                 for waiting in self._routed.values():
                     if not waiting.done():
                         waiting.set_result(None)  # a new gateway begins with the present table
@@ -63,6 +62,11 @@ class GatewayLink:
             pause = 0.1 if lived > STABLE_SECONDS else min(pause * 2, MAX_PAUSE_SECONDS)
             log.error("the gateway %s after %.1f s; it is started again in %.1f s", ended.prose, lived, pause)
             await asyncio.sleep(pause)
+
+    @property
+    def listening(self) -> dict[str, Any] | None:
+        """{"host", "port"} while a gateway that lives has said that it listens, else None."""
+        return self._listening if self.pids() else None
 
     def pids(self) -> set[int]:
         return {self._child.pid} if self._child is not None and self._child.is_alive else set()
@@ -119,9 +123,8 @@ class GatewayLink:
             self._requests.add(task)
             task.add_done_callback(self._requests.discard)
         elif message.get("event") == "listening":
-            self.listening = {"host": self._config.inference_host, "port": message["port"]}
-            self.first_listening.set()
-            log.info("inference on http://%s:%d", self.listening["host"], self.listening["port"])
+            self._listening = {"host": self._config.inference_host, "port": message["port"]}
+            log.info("inference on http://%s:%d", self._config.inference_host, message["port"])
         elif message.get("event") == "routed":
             routed = self._routed.get(message["serial"])
             if routed is not None and not routed.done():

@@ -93,6 +93,15 @@ class RunningDaemon:
     def descendants(self) -> list[psutil.Process]:
         return psutil.Process(self.pid).children(recursive=True)
 
+    def close(self) -> None:
+        """Ends the daemon however it stands, and what the test holds of it."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        self._thread.join(DEADLINE_SECONDS)
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+
     def stop(self) -> int:
         if self.process.poll() is None:
             self.process.terminate()
@@ -110,9 +119,7 @@ def start_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[
 
     yield start
     for daemon in started:
-        if daemon.process.poll() is None:
-            daemon.process.kill()
-            daemon.process.wait()
+        daemon.close()
 
 
 @pytest.fixture
