@@ -53,7 +53,7 @@ class Signature:
 
     @property
     def takes_text(self) -> bool:
-        return len(self.inputs) == 1 and self.inputs[0].datatype == "BYTES"
+        return len(self.inputs) == 1 and self.inputs[0].datatype == "BYTES" and self.inputs[0].shape == (-1,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ class LoadedModel(ABC):
         """Runs what the first request would otherwise pay for."""
         self.predict(self.sample_input())
 
-    def unload(self) -> None:
+    def unload(self) -> None:  # noqa: B027 - most have nothing to give back
         """Gives back what the end of the process does not."""
 
 
