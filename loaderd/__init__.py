@@ -2,3 +2,5 @@
 
 Knows nothing of Django. `manage.py loaderd` composes it and hands it a reporter (`loaderd.reporter`).
 """
+
+__version__ = "0.1.0"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import sys
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
@@ -40,3 +41,13 @@ def die_with_parent(expected_parent_pid: int, signum: int = signal.SIGKILL) -> N
     _prctl(PR_SET_PDEATHSIG, int(signum))
     if os.getppid() != expected_parent_pid:
         os.kill(os.getpid(), signum)
+
+
+def main() -> None:
+    """`python -m loaderd.lifeline PARENT_PID PROGRAM ARGUMENT…`: becomes that program, tied to its parent."""
+    die_with_parent(int(sys.argv[1]))
+    os.execvp(sys.argv[2], sys.argv[2:])
+
+
+if __name__ == "__main__":
+    main()

@@ -8,11 +8,15 @@ small ones behind it. Each side chooses the ids of the requests it makes. Standa
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 import struct
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
+from pathlib import Path
+from typing import cast
 
 Buffer = bytes | bytearray | memoryview
 
@@ -40,10 +44,22 @@ class Message:
     body: bytes | bytearray
 
 
+def private_listener(path: str) -> socket.socket:
+    """A unix socket bound at `path`, replacing a dead one, that only this user may open."""
+    Path(path).unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o177)
+    try:
+        listener.bind(path)
+    finally:
+        os.umask(before)
+    return listener
+
+
 class _Outgoing:
     """A message that waits for room, cut into frames."""
 
-    __slots__ = ("request_id", "_frames", "_next")
+    __slots__ = ("_frames", "_next", "request_id")
 
     def __init__(self, request_id: int, kind: Kind, head: bytes, chunks: tuple[Buffer, ...]) -> None:
         self.request_id = request_id
@@ -148,9 +164,8 @@ class Connection(asyncio.Protocol):
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        transport.set_write_buffer_limits(high=HIGH_WATER_BYTES)
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(high=HIGH_WATER_BYTES)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._paused = True

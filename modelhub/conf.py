@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
+import zoneinfo
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NoReturn
 
+import dj_database_url
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -21,12 +24,21 @@ Seconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 
 
+SECRETS = ("DATABASE_URL", "SECRET_KEY", "DJANGO_SUPERUSER_PASSWORD")
+
+
 class BadSetting(SystemExit):
-    """One line a bad value: name, value, what is allowed. Exits with status 2."""
+    """One line a bad value: name, value, what is allowed. Ends the program with status 2, without a traceback."""
 
     def __init__(self, lines: list[str]) -> None:
         super().__init__(2)
         self.lines = lines
+
+
+def refuse(lines: list[str]) -> NoReturn:
+    """Prints the lines on standard error and raises BadSetting; the same in manage.py and in a web server."""
+    print(*lines, sep="\n", file=sys.stderr)
+    raise BadSetting(lines)
 
 
 class Config(BaseSettings):
@@ -46,12 +58,19 @@ class Config(BaseSettings):
     WEB_PORT: Port = Field(8000, description="Port of the admin and the API.")
     WEB_WORKERS: Count = Field(2, description="Web server processes.")
     WEB_THREADS: Count = Field(16, description="Threads in each web process; a waiting load holds one.")
+    API_LIST_LIMIT: Count = Field(1000, description="Items that one answer of an API list holds at most.")
+    API_MAX_BODY_MB: Count = Field(16, description="Longest request body that the API accepts, in MiB.")
     INFERENCE_HOST: str = Field("127.0.0.1", description="Address of the inference door.")
     INFERENCE_PORT: Port = Field(8001, description="Port of the inference door (Open Inference Protocol v2).")
     ALLOWED_HOSTS: str = Field(
         "localhost,127.0.0.1,[::1]", description="Host names, comma-separated, that the web server answers to."
     )
     SECRET_KEY: str = Field("", description="Django's signing key. Empty: made once and kept in the state folder.")
+    BEHIND_TLS_PROXY: bool = Field(
+        False,
+        description="A proxy in front speaks TLS and sets X-Forwarded-Proto: plain requests are redirected, cookies "
+        "travel by TLS only.",
+    )
     DEBUG: bool = Field(False, description="Django's debug pages. Never in production.")
     TIME_ZONE: str = Field("UTC", description="Time zone of the admin.")
 
@@ -97,8 +116,19 @@ class Config(BaseSettings):
     @field_validator("DATABASE_URL")
     @classmethod
     def _postgres_only(cls, value: str) -> str:
-        if value and not value.startswith(("postgres://", "postgresql://")):
+        if not value:
+            return value
+        if not value.startswith(("postgres://", "postgresql://")):
             raise ValueError("must begin with postgres:// or postgresql://")
+        if not dj_database_url.parse(value)["NAME"]:
+            raise ValueError("names no database; it looks like postgres://user:password@host:port/name")
+        return value
+
+    @field_validator("TIME_ZONE")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        if value not in zoneinfo.available_timezones():
+            raise ValueError("is no time zone; names look like Europe/Berlin")
         return value
 
     @property
@@ -110,7 +140,7 @@ class Config(BaseSettings):
         direct = self.MODELHUB_STATE_DIR / "run"
         if len(os.fsencode(direct)) <= 70:
             return direct
-        return Path("/tmp") / f"modelhub-{os.getuid()}-{self.state_key}"
+        return Path("/tmp") / f"modelhub-{os.getuid()}-{self.state_key}"  # noqa: S108 (made 0700, checked by its maker)
 
     @property
     def state_key(self) -> str:
@@ -137,10 +167,9 @@ def config() -> Config:
     try:
         return Config()
     except ValidationError as error:
-        lines = []
-        for problem in error.errors():
-            name = str(problem["loc"][0]) if problem["loc"] else "?"
-            field = Config.model_fields.get(name)
-            hint = f" {name}: {field.description}" if field and field.description else ""
-            lines.append(f"{name}={problem['input']!r} is not valid: {problem['msg']}.{hint}")
-        raise BadSetting(lines) from None
+        refuse([_line(str(problem["loc"][0]), problem["input"], problem["msg"]) for problem in error.errors()])
+
+
+def _line(name: str, value: object, message: str) -> str:
+    shown = "…" if name in SECRETS else repr(value)
+    return f"{name}={shown} is not valid: {message}. {name}: {Config.model_fields[name].description}"

@@ -1,4 +1,15 @@
-from django.contrib import admin
-from django.urls import path
+"""Addresses: the admin, the API, and two probes that anybody may ask."""
 
-urlpatterns = [path("admin/", admin.site.urls)]
+from django.contrib import admin
+from django.urls import include, path
+from django.views.generic import RedirectView
+
+from modelhub.api.probes import livez, readyz
+
+urlpatterns = [
+    path("", RedirectView.as_view(pattern_name="admin:index")),
+    path("admin/", admin.site.urls),
+    path("api/", include("modelhub.api.urls")),
+    path("livez", livez),
+    path("readyz", readyz),
+]

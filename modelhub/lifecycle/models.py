@@ -104,7 +104,9 @@ class LoaderStatus(models.Model):
     boot_id = models.CharField(max_length=64, blank=True)
     started_at = models.DateTimeField(null=True)
     observed_at = models.DateTimeField(null=True)
-    stopped_at = models.DateTimeField(null=True, help_text="When it said goodbye; null while it runs or if it was killed.")
+    stopped_at = models.DateTimeField(
+        null=True, help_text="When it said goodbye; null while it runs or if it was killed."
+    )
     facts = models.JSONField(default=dict, help_text="Versions, host memory, GPUs, zygotes.")
 
     class Meta:

@@ -1,5 +1,15 @@
-"""Embedded Postgres (placeholder until the launcher lands)."""
+"""The embedded Postgres: the binaries of a wheel under a launcher of our own, reached by a unix socket only."""
 
+from modelhub.postgres.home import PostgresError, embedded_database_url, home_of
+from modelhub.postgres.server import is_running, postmaster_pid, start, stop, wait_for_end
 
-def embedded_database_url(config):
-    return "postgres://modelhub@127.0.0.1:54329/modelhub"
+__all__ = [
+    "PostgresError",
+    "embedded_database_url",
+    "home_of",
+    "is_running",
+    "postmaster_pid",
+    "start",
+    "stop",
+    "wait_for_end",
+]

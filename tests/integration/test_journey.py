@@ -85,7 +85,7 @@ def test_load_infer_with_a_real_client_unload(stack: Stack, api: httpx.Client, f
 
 
 def test_tensors_go_in_and_probabilities_come_out(stack: Stack, api: httpx.Client) -> None:
-    model_id = "digits-forest-v1.0"
+    model_id = "digits-sklearn-v1.0"
     assert api.post(f"/api/models/{model_id}/load").status_code == 200
     client = triton.InferenceServerClient(stack.inference)
     (input_spec,) = client.get_model_metadata(model_id, headers=dict(stack.headers))["inputs"]

@@ -1,0 +1,82 @@
+"""`python -m loaderd.gateway`: started by the supervisor, ends with it."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import signal
+import socket
+import sys
+
+import uvloop
+
+from loaderd.errors import LoaderdError
+from loaderd.gateway.access import Access
+from loaderd.gateway.app import Gateway
+from loaderd.gateway.links import Links
+from loaderd.gateway.serving import Listener, tcp_listener
+from loaderd.gateway.supervisor import Supervisor
+from loaderd.lifeline import die_with_parent
+from loaderd.wire import private_listener
+
+log = logging.getLogger(__name__)
+
+EXIT_CANNOT_LISTEN = 3
+
+
+def main() -> None:
+    arguments = _arguments()
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    if arguments.supervisor_pid:
+        die_with_parent(arguments.supervisor_pid)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the supervisor decides
+    channel = socket.socket(fileno=arguments.channel_fd)
+    channel.setblocking(False)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        sys.exit(runner.run(_serve(arguments, channel)))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m loaderd.gateway", description=__doc__)
+    parser.add_argument("--channel-fd", type=int, required=True, help="socket to the supervisor")
+    parser.add_argument("--host", required=True)
+    parser.add_argument("--port", type=int, required=True, help="0: any free one")
+    parser.add_argument("--unix-socket", required=True, help="path of the private door")
+    parser.add_argument("--predict-timeout", type=float, required=True, help="seconds")
+    parser.add_argument("--supervisor-pid", type=int, default=0, help="end with this parent; 0: with the channel only")
+    return parser.parse_args()
+
+
+async def _serve(arguments: argparse.Namespace, channel: socket.socket) -> int:
+    links, access = Links(), Access()
+    supervisor = Supervisor(access, links)
+    gateway = Gateway(access, links, supervisor, arguments.predict_timeout)
+    await supervisor.connect(channel)
+    try:
+        tcp = tcp_listener(arguments.host, arguments.port)
+        private = private_listener(arguments.unix_socket)
+    except (LoaderdError, OSError) as error:
+        reason = error if isinstance(error, LoaderdError) else LoaderdError(f"{arguments.unix_socket}: {error}")
+        log.error("%s", reason)
+        supervisor.send({"event": "failed", "error": reason.to_message()})
+        return EXIT_CANNOT_LISTEN
+    port = tcp.getsockname()[1]
+    listeners = [Listener(gateway.public, tcp), Listener(gateway.private, private)]
+    for listener in listeners:
+        await listener.start()
+    supervisor.send({"event": "listening", "port": port})
+
+    terminated = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminated.set)
+    told_to_end = asyncio.ensure_future(terminated.wait())
+    supervisor_gone = asyncio.ensure_future(supervisor.listen())
+    await asyncio.wait({told_to_end, supervisor_gone}, return_when=asyncio.FIRST_COMPLETED)
+    if supervisor_gone.done():
+        return 0  # the models end with the supervisor: there is nothing to wait for
+    await asyncio.gather(*(listener.stop() for listener in listeners))
+    return 0
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,146 @@
+"""Request bodies: read in pieces, decompressed where needed, bounded one by one and all together."""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+from loaderd.errors import InvalidInput, LoaderdError
+
+MAX_BODY_BYTES = 64 * 1024 * 1024
+SMALL_BODY_BYTES = 64 * 1024  # up to here a body needs no share of the budget: queues bound their number
+BUDGET_BYTES = 4 * MAX_BODY_BYTES
+_INFLATE_BYTES = 256 * 1024
+
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+
+
+class BodyTooLarge(LoaderdError):
+    code = "body_too_large"
+    http_status = 413
+
+    def __init__(self) -> None:
+        super().__init__(
+            f"The request's body passes {MAX_BODY_BYTES} bytes; send fewer items at once.", limit_bytes=MAX_BODY_BYTES
+        )
+
+
+class Disconnected(Exception):
+    """The client went away; nobody is left to answer."""
+
+
+class Budget:
+    """Bytes of large bodies that the process holds at once. Who finds it used up waits in order, unread."""
+
+    def __init__(self, total_bytes: int = BUDGET_BYTES) -> None:
+        self._free_bytes = total_bytes
+        self._line: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    async def take(self, size_bytes: int) -> None:
+        if not self._line and size_bytes <= self._free_bytes:
+            self._free_bytes -= size_bytes
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._line.append((size_bytes, turn))
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self.give_back(size_bytes)
+            raise
+
+    def give_back(self, size_bytes: int) -> None:
+        self._free_bytes += size_bytes
+        while self._line and (self._line[0][1].done() or self._line[0][0] <= self._free_bytes):
+            size, turn = self._line.popleft()
+            if not turn.done():
+                self._free_bytes -= size
+                turn.set_result(None)
+
+
+class Body:
+    """The body of one request; `close()` when the request is over."""
+
+    def __init__(self, receive: Receive, budget: Budget) -> None:
+        self._receive = receive
+        self._budget = budget
+        self._reserved_bytes = 0
+
+    async def read(self, announced_bytes: int | None, encoding: str | None) -> list[bytes]:
+        """The whole body in pieces. announced_bytes: Content-Length, None when the client did not say.
+
+        Raises BodyTooLarge, Disconnected, and InvalidInput when it cannot be decompressed.
+        """
+        if announced_bytes is not None and announced_bytes > MAX_BODY_BYTES:
+            raise BodyTooLarge
+        inflate = _inflater(encoding)
+        # What does not say how large it will be counts as the largest.
+        share_bytes = MAX_BODY_BYTES if announced_bytes is None or inflate is not None else announced_bytes
+        pieces: list[bytes] = []
+        size = 0
+        while True:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise Disconnected
+            for piece in (message["body"],) if inflate is None else inflate(message["body"]):
+                size += len(piece)
+                if size > MAX_BODY_BYTES:
+                    raise BodyTooLarge
+                if size > SMALL_BODY_BYTES and not self._reserved_bytes:
+                    await self._reserve(share_bytes)
+                if piece:
+                    pieces.append(piece)
+                if inflate is not None:
+                    await asyncio.sleep(0)  # a small body may inflate to much: let the others have their turn
+            if not message.get("more_body"):
+                break
+        if inflate is not None:
+            inflate.finish()
+        return pieces
+
+    async def wait_for_disconnect(self) -> None:
+        """Returns when the client has left. Only after the body was read."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+    async def _reserve(self, size_bytes: int) -> None:
+        await self._budget.take(size_bytes)
+        self._reserved_bytes = size_bytes
+
+    def close(self) -> None:
+        if self._reserved_bytes:
+            self._budget.give_back(self._reserved_bytes)
+            self._reserved_bytes = 0
+
+
+class _Inflater:
+    """Decompresses gzip and zlib ("deflate"), a bounded piece at a time."""
+
+    def __init__(self) -> None:
+        self._stream = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)
+
+    def __call__(self, data: bytes) -> Iterator[bytes]:
+        try:
+            while True:
+                piece = self._stream.decompress(data, _INFLATE_BYTES)
+                yield piece
+                data = self._stream.unconsumed_tail
+                if not data and len(piece) < _INFLATE_BYTES:
+                    return
+        except zlib.error as error:
+            raise InvalidInput(f"The body is not what its Content-Encoding says: {error}.") from None
+
+    def finish(self) -> None:
+        if not self._stream.eof or self._stream.unused_data:
+            raise InvalidInput("The compressed body is cut off or has more behind its end.")
+
+
+def _inflater(encoding: str | None) -> _Inflater | None:
+    if encoding in (None, "", "identity"):
+        return None
+    if encoding in ("gzip", "deflate"):
+        return _Inflater()
+    raise InvalidInput(f'The Content-Encoding "{encoding}" is not known; use gzip, deflate or none.')

@@ -1,0 +1,141 @@
+"""The gateway's connections to model processes: one each, shared by all requests."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Sequence
+
+import orjson
+
+from loaderd import wire
+from loaderd.errors import LoaderdError, ModelNotLoaded, ModelProcessDied, ModelTimeout, from_message
+from loaderd.gateway.routes import Route, Routes
+
+
+class Link:
+    """One connection to one model process, made at the first request and again after it broke."""
+
+    def __init__(self, route: Route) -> None:
+        self.route = route  # the newest that the supervisor told; its state words the error of a lost connection
+        self._connection: wire.Connection | None = None
+        self._connecting: asyncio.Task[wire.Connection] | None = None
+        self._waiting: dict[int, tuple[wire.Connection, asyncio.Future[wire.Message]]] = {}
+        self._ids = itertools.count(1)
+        self._retired = False
+
+    async def ask(self, kind: wire.Kind, head: bytes, chunks: Sequence[bytes], timeout_seconds: float) -> wire.Message:
+        """The model process's answer. Raises what it answered with, ModelTimeout or ModelProcessDied.
+
+        When cancelled it tells the process that nobody waits any more.
+        """
+        loop = asyncio.get_running_loop()
+        connection = self._connection
+        if connection is None or not connection.is_open:
+            connection = await self._connected()
+        request_id = next(self._ids) & 0xFFFFFFFF
+        answer: asyncio.Future[wire.Message] = loop.create_future()
+        self._waiting[request_id] = (connection, answer)
+        timer = loop.call_later(timeout_seconds, self._time_out, request_id, timeout_seconds)
+        try:
+            connection.send(request_id, kind, head, *chunks)
+            message = await answer
+        except asyncio.CancelledError:
+            connection.cancel(request_id, b"gone")
+            raise
+        finally:
+            timer.cancel()
+            self._waiting.pop(request_id, None)
+            if self._retired and not self._waiting:
+                connection.close()
+        if message.kind == wire.Kind.ERROR:
+            raise from_message(orjson.loads(message.body))
+        return message
+
+    def retire(self) -> None:
+        """Closes the connection once the requests in flight are answered."""
+        self._retired = True
+        if self._connection is not None and not self._waiting:
+            self._connection.close()
+
+    async def _connected(self) -> wire.Connection:
+        """The open connection; concurrent callers share one attempt."""
+        if self._connecting is None or self._connecting.done():
+            self._connecting = asyncio.create_task(self._connect())
+        return await asyncio.shield(self._connecting)
+
+    async def _connect(self) -> wire.Connection:
+        try:
+            _, connection = await asyncio.get_running_loop().create_unix_connection(
+                lambda: wire.Connection(self._on_message, self._on_lost), self.route.socket
+            )
+        except OSError:
+            raise self._lost() from None
+        self._connection = connection
+        return connection
+
+    def _lost(self) -> LoaderdError:
+        model_id = self.route.model_id
+        if not self.route.is_ready:
+            return ModelNotLoaded(
+                f"{model_id} is {self.route.state}: its process ended before it answered; load it again to use it.",
+                model_id=model_id,
+            )
+        return ModelProcessDied(
+            f"The process of {model_id} ended before it answered; it is restarted when the model should be loaded. "
+            "Try again in a moment.",
+            model_id=model_id,
+        )
+
+    def _on_message(self, _connection: wire.Connection, message: wire.Message) -> None:
+        _, answer = self._waiting.get(message.request_id, (None, None))
+        if answer is not None and not answer.done():
+            answer.set_result(message)
+
+    def _on_lost(self, connection: wire.Connection) -> None:
+        if connection is self._connection:
+            self._connection = None
+        for over, answer in self._waiting.values():
+            if over is connection and not answer.done():
+                answer.set_exception(self._lost())
+
+    def _time_out(self, request_id: int, timeout_seconds: float) -> None:
+        connection, answer = self._waiting[request_id]
+        if answer.done():
+            return
+        connection.cancel(request_id, b"timeout")
+        answer.set_exception(
+            ModelTimeout(
+                f"{self.route.model_id} gave no answer within {timeout_seconds:g} s; send fewer items at once "
+                "or raise PREDICT_TIMEOUT_SECONDS.",
+                model_id=self.route.model_id,
+                timeout_seconds=timeout_seconds,
+            )
+        )
+
+
+class Links:
+    """A link for each model process that the routes name."""
+
+    def __init__(self) -> None:
+        self._links: dict[str, Link] = {}  # by socket path
+
+    def follow(self, routes: Routes) -> None:
+        """Retires the links whose process is no longer in the table."""
+        present = {route.socket: route for route in routes.models.values() if route.socket is not None}
+        by_model = routes.models
+        for path in list(self._links):
+            link = self._links[path]
+            if path in present:
+                link.route = present[path]
+            else:
+                link.route = by_model.get(link.route.model_id, link.route)
+                self._links.pop(path).retire()
+
+    def to(self, route: Route) -> Link:
+        """The link to a ready route's process."""
+        assert route.socket is not None
+        link = self._links.get(route.socket)
+        if link is None:
+            link = self._links[route.socket] = Link(route)
+        return link

@@ -1,0 +1,1 @@
+"""The Open Inference Protocol v2 (REST, with the binary tensor extension) as numpy arrays. Model processes only."""

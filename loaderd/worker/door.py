@@ -1,0 +1,189 @@
+"""The model process's data socket: reads requests, has them computed, answers. Runs on the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import time
+from typing import Any
+
+import orjson
+
+from loaderd import wire
+from loaderd.errors import InvalidInput, LoaderdError, ModelNotLoaded, Overloaded, PredictionFailed
+from loaderd.frameworks.base import Signature
+from loaderd.oip import request as oip_request
+from loaderd.oip import response as oip_response
+from loaderd.protocol import ModelSpec
+from loaderd.worker import simple
+from loaderd.worker.batching import Arrays, Job
+from loaderd.worker.compute import ComputeThread, describe
+from loaderd.worker.counters import Counters
+
+log = logging.getLogger(__name__)
+
+Rendered = tuple[bytes, oip_response.Chunks]
+"""The head and the body of an answer."""
+
+
+class Door:
+    """Serves one loaded model. Everything here happens on the event loop's thread."""
+
+    def __init__(self, spec: ModelSpec, signature: Signature, compute: ComputeThread) -> None:
+        self._spec = spec
+        self._signature = signature
+        self._compute = compute
+        self._counters = Counters()
+        self._jobs: dict[wire.Connection, dict[int, Job]] = {}
+        self._in_flight = 0
+        self._draining = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def open(self, path: str) -> None:
+        """Listens at `path`; connections succeed once this returns."""
+        listener = wire.private_listener(path)
+        await asyncio.get_running_loop().create_unix_server(self._connection, sock=listener, backlog=256)
+
+    def counters(self) -> dict[str, Any]:
+        return self._counters.to_message(in_flight=self._in_flight, queued=self._compute.queued)
+
+    async def drain(self) -> None:
+        """Refuses new requests; returns when all accepted ones are answered and their bytes are sent."""
+        self._draining = True
+        await self._idle.wait()
+        for connection in list(self._jobs):
+            await connection.flush()
+
+    def _connection(self) -> wire.Connection:
+        connection = wire.Connection(self._on_message, self._on_lost)
+        self._jobs[connection] = {}
+        return connection
+
+    def _on_lost(self, connection: wire.Connection) -> None:
+        for job in self._jobs.pop(connection).values():
+            self._abandon(job)
+
+    def _abandon(self, job: Job) -> None:
+        """Nobody waits any more: it is not computed if it can be helped, and not waited for."""
+        job.abandoned = True
+        self._left_flight()
+
+    def _left_flight(self) -> None:
+        self._in_flight -= 1
+        if not self._in_flight:
+            self._idle.set()
+
+    def _on_message(self, connection: wire.Connection, message: wire.Message) -> None:
+        if message.kind == wire.Kind.CANCEL:
+            self._cancel(connection, message)
+            return
+        try:
+            self._admit()
+            job = self._job(message)
+        except LoaderdError as error:
+            self._send_error(connection, message.request_id, error)
+            return
+        except Exception as error:  # a mistake in the codec must not end the connection of all others
+            log.exception("a request could not be read")
+            refused = InvalidInput(f"The request cannot be read: {describe(error)}.")
+            self._send_error(connection, message.request_id, refused)
+            return
+        job.origin = (connection, message.request_id)
+        self._jobs[connection][message.request_id] = job
+        self._in_flight += 1
+        self._idle.clear()
+        self._compute.submit(job)
+
+    def _cancel(self, connection: wire.Connection, message: wire.Message) -> None:
+        job = self._jobs[connection].pop(message.request_id, None)
+        if job is None:
+            return  # the answer and the cancellation crossed
+        self._abandon(job)
+        if message.head == b"timeout":
+            self._answered(job, "no answer in time")
+
+    def _admit(self) -> None:
+        if self._draining:
+            raise ModelNotLoaded(
+                f"{self._spec.model_id} is being unloaded and takes no new predictions; load it again to use it.",
+                model_id=self._spec.model_id,
+            )
+        queued = self._compute.queued
+        if queued >= self._spec.max_queue:
+            raise Overloaded(
+                f"{self._spec.model_id} has {queued} requests waiting, which is its limit; try again in a moment.",
+                model_id=self._spec.model_id,
+                queued=queued,
+            )
+
+    def _job(self, message: wire.Message) -> Job:
+        arrived_at = time.perf_counter()
+        if message.kind == wire.Kind.INFER:
+            head = orjson.loads(message.head)
+            asked = oip_request.parse(message.body, head.get("header_bytes"), self._signature)
+            render = functools.partial(self._render_infer, asked, head["name"])
+            return Job(asked.inputs, asked.items, arrived_at, render)
+        if message.kind == wire.Kind.PREDICT:
+            inputs = simple.parse(message.body, self._signature)
+            items = len(next(iter(inputs.values())))
+            return Job(inputs, items, arrived_at, functools.partial(self._render_simple, arrived_at))
+        raise InvalidInput(f"A message of kind {message.kind} is no request.")
+
+    def _render_infer(self, asked: oip_request.InferRequest, name: str, outputs: Arrays) -> Rendered:
+        header_bytes, chunks = oip_response.build(asked, outputs, self._signature, name, self._spec.version)
+        return (b"" if header_bytes is None else b"%d" % header_bytes), chunks
+
+    def _render_simple(self, arrived_at: float, outputs: Arrays) -> Rendered:
+        answer = {
+            "model_id": self._spec.model_id,
+            "version": self._spec.version,
+            "predictions": simple.predictions(outputs, self._signature),
+            "latency_ms": round((time.perf_counter() - arrived_at) * 1000, 3),
+        }
+        return b"", [orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)]
+
+    def finish(self, jobs: list[Job], batches: int, compute_seconds: float) -> None:
+        """Answers and counts jobs that the compute thread is done with."""
+        self._counters.computed(batches, compute_seconds)
+        for job in jobs:
+            if not job.abandoned:
+                self._finish_one(job)
+
+    def _finish_one(self, job: Job) -> None:
+        connection, request_id = job.origin
+        del self._jobs[connection][request_id]
+        self._left_flight()
+        try:
+            if job.error is not None:
+                raise job.error
+            assert job.outputs is not None
+            head, chunks = self._rendered(job, job.outputs)
+        except LoaderdError as error:
+            if not isinstance(error, InvalidInput):
+                self._answered(job, error.message)
+            self._send_error(connection, request_id, error)
+        else:
+            self._answered(job)
+            connection.send(request_id, wire.Kind.ANSWER, head, *chunks)
+
+    def _rendered(self, job: Job, outputs: Arrays) -> Rendered:
+        """The answer's head and body; raises LoaderdError when it cannot be written."""
+        model_id = self._spec.model_id
+        try:
+            rendered: Rendered = job.render(outputs)
+        except LoaderdError:
+            raise
+        except Exception as error:
+            log.exception("an answer could not be written")
+            raise PredictionFailed(f"{model_id}'s answer cannot be written: {describe(error)}.") from error
+        if sum(map(len, rendered[1])) > wire.MAX_BODY_BYTES:
+            raise PredictionFailed(f"{model_id}'s answer passes {wire.MAX_BODY_BYTES} bytes; send fewer items at once.")
+        return rendered
+
+    def _answered(self, job: Job, error: str = "") -> None:
+        self._counters.answered(job.items, time.perf_counter() - job.arrived_at, error)
+
+    def _send_error(self, connection: wire.Connection, request_id: int, error: LoaderdError) -> None:
+        connection.send(request_id, wire.Kind.ERROR, b"", orjson.dumps(error.to_message(), default=str))

@@ -1,0 +1,101 @@
+"""Verify, load, warm up: what happens once on the compute thread before a model answers."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from loaderd.errors import LoaderdError, LoadFailed
+from loaderd.frameworks.base import Artifact, Framework, LoadedModel, Signature
+from loaderd.protocol import ModelSpec
+from loaderd.states import LoadPhase
+from loaderd.worker import simple
+from loaderd.worker.verify import verify
+
+ReportPhase = Callable[[LoadPhase, float], None]
+
+
+@dataclass(slots=True)
+class Load:
+    """One load.
+
+    phase: the one it is in. phase_seconds: how long each took, once it is over. signature: of the loaded
+    model, as the channel carries it.
+    """
+
+    spec: ModelSpec
+    framework: Framework
+    report: ReportPhase
+    phase: LoadPhase = LoadPhase.STARTING
+    phase_seconds: dict[str, float] = field(default_factory=dict)
+    signature: dict[str, Any] = field(default_factory=dict)
+
+    def run(self) -> LoadedModel:
+        """The model, warm. Raises LoaderdError or whatever the library raises; `phase` tells how far it came."""
+        with self._timed(LoadPhase.VERIFYING):
+            verify(self.spec, lambda progress: self.report(LoadPhase.VERIFYING, progress))
+        with self._timed(LoadPhase.LOADING):
+            model = self.framework.load(self._artifact(), lambda progress: self.report(LoadPhase.LOADING, progress))
+        with self._timed(LoadPhase.WARMING_UP):
+            model.warm_up()
+            sample_input = simple.sample(model.sample_input(), model.signature)
+        self.signature = describe(model.signature) | {"sample_input": sample_input}
+        # What the load left behind goes; what stays is never looked at again by the collector, so that no
+        # full collection of a large model falls into a prediction.
+        gc.collect()
+        gc.freeze()
+        return model
+
+    def failure(self, error: BaseException) -> LoaderdError:
+        """The error as one that names the model, the phase and the library's own words."""
+        if isinstance(error, LoaderdError):
+            return error
+        doing = "warmed up" if self.phase == LoadPhase.WARMING_UP else "loaded"
+        advice = (
+            "its process ran out of memory; unload another model or give it more"
+            if isinstance(error, MemoryError)
+            else "see the end of its log for the traceback"
+        )
+        text = str(error)[:2000]
+        reason = f"{type(error).__name__}: {text}" if text else type(error).__name__
+        return LoadFailed(
+            f"{self.spec.model_id} could not be {doing}: {reason}; {advice}.",
+            model_id=self.spec.model_id,
+            phase=str(self.phase),
+            exception=type(error).__name__,
+        )
+
+    def _artifact(self) -> Artifact:
+        spec = self.spec
+        return Artifact(
+            model_id=spec.model_id,
+            directory=Path(spec.directory),
+            format=spec.format,
+            files=tuple(file.path for file in spec.files),
+            approved=spec.approved,
+            threads=spec.threads,
+            config=spec.config,
+            metadata=spec.metadata,
+        )
+
+    @contextmanager
+    def _timed(self, phase: LoadPhase) -> Iterator[None]:
+        self.phase = phase
+        self.report(phase, 0.0)
+        began_at = time.perf_counter()
+        yield
+        self.phase_seconds[str(phase)] = round(time.perf_counter() - began_at, 4)
+
+
+def describe(signature: Signature) -> dict[str, Any]:
+    """The signature as JSON values."""
+    tensors = {
+        key: [{"name": spec.name, "datatype": spec.datatype, "shape": list(spec.shape)} for spec in specs]
+        for key, specs in (("inputs", signature.inputs), ("outputs", signature.outputs))
+    }
+    return {**tensors, "labels": None if signature.labels is None else list(signature.labels)}

@@ -1,0 +1,74 @@
+"""Predictions for the API, the admin and the commands: through loaderd's private door, never through the queue."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+
+from loaderd.errors import InvalidInput, LoaderdError, LoaderUnreachable, ModelTimeout, from_message
+from modelhub.conf import config
+
+# Requests at the same time through one process; more wait for their turn within their time limit.
+MAX_CONNECTIONS = 64
+
+
+def predict(model_id: str, inputs: Sequence[Any], *, user: str, timeout_seconds: float) -> dict[str, Any]:
+    """{"model_id", "version", "predictions": […], "latency_ms"} for texts or rows, as the gateway answers.
+
+    The door trusts this process: whoever calls has checked that `user` may predict. Raises LoaderUnreachable,
+    ModelTimeout, or the LoaderdError that the gateway answered.
+    """
+    try:
+        body = json.dumps({"inputs": list(inputs)}, allow_nan=False)
+    except ValueError as error:
+        raise InvalidInput(f"The inputs for {model_id} cannot be sent as JSON: {error}.", model_id=model_id) from None
+    try:
+        response = _client().post(
+            f"/internal/models/{quote(model_id, safe='')}/predict",
+            content=body,
+            headers={"Content-Type": "application/json", "X-Modelhub-User": quote(user)},
+            timeout=timeout_seconds,
+        )
+        answer = response.json()
+    except httpx.TimeoutException as error:
+        raise ModelTimeout(
+            f"{model_id} did not answer within {timeout_seconds:g} s; send fewer inputs or raise "
+            "PREDICT_TIMEOUT_SECONDS.",
+            model_id=model_id,
+            timeout_seconds=timeout_seconds,
+        ) from error
+    except httpx.TransportError as error:
+        raise LoaderUnreachable(
+            f"loaderd's door does not answer ({error}), so {model_id} was not asked; start loaderd with `make up`, "
+            "then repeat.",
+            model_id=model_id,
+        ) from error
+    except ValueError as error:
+        raise LoaderdError(f"loaderd's door answered {response.status_code} without JSON; see its log.") from error
+    if response.is_success:
+        return dict(answer)
+    raise from_message(answer["error"])
+
+
+_lock = threading.Lock()
+_client_of: dict[tuple[int, Path], httpx.Client] = {}  # by process, because connections do not survive a fork
+
+
+def _client() -> httpx.Client:
+    """This process' pool of connections."""
+    socket_path = config().gateway_socket
+    key = (os.getpid(), socket_path)
+    with _lock:
+        client = _client_of.get(key)
+        if client is None:
+            limits = httpx.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS)
+            transport = httpx.HTTPTransport(uds=str(socket_path), limits=limits)
+            client = _client_of[key] = httpx.Client(transport=transport, base_url="http://loaderd", trust_env=False)
+        return client

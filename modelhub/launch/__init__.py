@@ -1,0 +1,1 @@
+"""`manage.py up`: everything that Modelhub needs, in one command, and nothing left after it."""

@@ -1,0 +1,68 @@
+"""What is true now, as far as loaderd was heard: a silent loaderd makes `unreachable`, never a stale `loaded`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.utils import timezone
+
+from loaderd.states import ModelState
+from modelhub.lifecycle.models import LoaderStatus
+from modelhub.registry.models import ModelVersion
+
+UNREACHABLE = "unreachable"
+# loaderd is heard every second; a few may be lost to a busy machine.
+SILENCE_SECONDS = 5.0
+
+_HELD = frozenset({ModelState.LOADING, ModelState.LOADED, ModelState.UNLOADING})
+
+
+@dataclass(frozen=True, slots=True)
+class LoaderView:
+    """What loaderd last said of itself. All None before its first start.
+
+    reachable: it was heard in the last seconds and has not said goodbye. started_at: of the daemon.
+    """
+
+    reachable: bool
+    pid: int | None = None
+    boot_id: str = ""
+    started_at: datetime | None = None
+    observed_at: datetime | None = None
+    stopped_at: datetime | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def why_unreachable(self) -> str:
+        """A clause for people: since when it is silent and whether it was stopped."""
+        if self.stopped_at is not None:
+            return f"it was stopped at {self.stopped_at:%Y-%m-%d %H:%M:%S %Z}"
+        if self.observed_at is None:
+            return "it has never run"
+        return f"it was last heard at {self.observed_at:%Y-%m-%d %H:%M:%S %Z}"
+
+
+def loader_view() -> LoaderView:
+    """One query."""
+    status = LoaderStatus.objects.filter(pk=1).first()
+    if status is None or status.observed_at is None:
+        return LoaderView(reachable=False)
+    is_heard = timezone.now() - status.observed_at < timedelta(seconds=SILENCE_SECONDS)
+    return LoaderView(
+        reachable=is_heard and status.stopped_at is None,
+        pid=status.pid,
+        boot_id=status.boot_id,
+        started_at=status.started_at,
+        observed_at=status.observed_at,
+        stopped_at=status.stopped_at,
+        facts=status.facts,
+    )
+
+
+def effective_status(version: ModelVersion, loader: LoaderView) -> str:
+    """The observed status, or `unreachable` for what loaderd last held while it is silent. No query."""
+    if not loader.reachable and version.status in _HELD:
+        return UNREACHABLE
+    return str(version.status)

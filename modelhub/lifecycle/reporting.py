@@ -1,0 +1,159 @@
+"""How loaderd speaks with the registry: `manage.py loaderd` hands it this implementation of its reporter."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import Any, TypeVar
+
+from django.contrib.auth import get_user_model
+from django.db import InterfaceError, OperationalError, connection
+
+from loaderd.errors import LoaderdError, ModelTimeout, PermissionDenied, ShuttingDown, UnknownModel
+from loaderd.protocol import ModelSpec
+from loaderd.reporter import Access, Report
+from modelhub.accounts.signals import ACCESS_CHANNEL
+from modelhub.conf import config
+from modelhub.lifecycle.access import access_table
+from modelhub.lifecycle.actions import request_load, request_unload
+from modelhub.lifecycle.models import OperationKind
+from modelhub.lifecycle.notifications import Listener, stop_listening, wait_for
+from modelhub.lifecycle.observed import effective_status, loader_view
+from modelhub.lifecycle.outbox import Outbox, Stopped
+from modelhub.lifecycle.takeover import take_over
+from modelhub.registry.models import ModelVersion
+
+# Changes that no signal tells (SQL by hand, bulk updates) reach the door after this time.
+ACCESS_REFRESH_SECONDS = 60.0
+AWAY_SECONDS = 1.0  # between two tries while Postgres is away
+# A command of the inference door waits a load's limit and this much longer: for its turn and for its end.
+TURN_SECONDS = 60.0
+MAX_QUESTIONS = 32  # threads; each command of the inference door holds one while it waits
+
+Answer = TypeVar("Answer")
+logger = logging.getLogger(__name__)
+
+_REQUESTS = {OperationKind.LOAD: request_load, OperationKind.UNLOAD: request_unload}
+
+
+class DatabaseReporter:
+    """Implements `loaderd.reporter.Reporter`. Nothing here makes loaderd's event loop wait.
+
+    Reports go through the outbox and its thread; questions are answered by short-lived connections on threads.
+    """
+
+    def __init__(self) -> None:
+        self._outbox = Outbox()
+        self._questions = ThreadPoolExecutor(MAX_QUESTIONS, thread_name_prefix="registry-question")
+        self._is_closing = threading.Event()
+        self._access_listener: Listener | None = None
+
+    def start(self, facts: Mapping[str, Any]) -> Future[Sequence[ModelSpec]]:
+        self._outbox.start()
+        return self._ask(partial(self._patiently, partial(take_over, facts)))
+
+    def report(self, report: Report) -> None:
+        self._outbox.put(report)
+
+    def access(self) -> Future[Mapping[str, Access]]:
+        return self._ask(access_table)
+
+    def on_access_changed(self, callback: Callable[[], Any]) -> None:
+        self._access_listener = Listener({ACCESS_CHANNEL: lambda _: callback()}, on_connected=callback)
+        self._access_listener.start()
+
+        def refresh() -> None:
+            while not self._is_closing.wait(ACCESS_REFRESH_SECONDS):
+                callback()
+
+        threading.Thread(target=refresh, name="access-refresh", daemon=True).start()
+
+    def submit(self, kind: str, model_id: str, user: str) -> Future[Mapping[str, Any]]:
+        return self._ask(partial(self._run_operation, OperationKind(kind), model_id, user))
+
+    def index(self) -> Future[Sequence[Mapping[str, Any]]]:
+        return self._ask(_index)
+
+    def close(self, timeout_seconds: float) -> bool:
+        self._is_closing.set()
+        closes_at = time.monotonic() + timeout_seconds
+        self._questions.shutdown(wait=False, cancel_futures=True)
+        self._outbox.put(Stopped(time.time()))
+        is_written = self._outbox.close(max(closes_at - time.monotonic(), 0.0))
+        if self._access_listener is not None:
+            self._access_listener.stop()
+        stop_listening()
+        return is_written
+
+    def _ask(self, question: Callable[[], Answer]) -> Future[Any]:
+        def answer() -> Answer:
+            try:
+                return question()
+            finally:
+                connection.close()
+
+        return self._questions.submit(answer)
+
+    def _patiently(self, question: Callable[[], Answer]) -> Answer:
+        """Asks again until Postgres answers."""
+        is_away = False
+        while True:
+            try:
+                return question()
+            except (OperationalError, InterfaceError) as error:
+                if not is_away:
+                    is_away = True
+                    logger.warning("loaderd waits for Postgres: %s", str(error).strip())
+                connection.close()
+                if self._is_closing.wait(AWAY_SECONDS):
+                    raise
+
+    def _run_operation(self, kind: OperationKind, model_id: str, username: str) -> dict[str, Any]:
+        user = get_user_model().objects.filter(username=username, is_active=True).first()
+        if user is None:
+            raise PermissionDenied(f"No active user is named {username!r}.")
+        version = ModelVersion.objects.filter(model_id=model_id).first()
+        if version is None:
+            raise UnknownModel(f"No model has the id {model_id!r}; the repository index lists them.", model_id=model_id)
+        operation = _REQUESTS[kind](version, user=user, source="inference")
+        limit_seconds = (version.load_timeout_seconds or config().MODEL_TIMEOUT_SECONDS) + TURN_SECONDS
+        deadline = time.monotonic() + limit_seconds
+        error: LoaderdError | None = None
+        while not operation.is_ended and error is None:
+            if self._is_closing.is_set():
+                error = ShuttingDown("loaderd is stopping; repeat the command when it runs again.")
+            elif time.monotonic() > deadline:
+                error = ModelTimeout(
+                    f"The {kind.value} of {model_id} is {operation.status} after {limit_seconds:g} s, and goes on.",
+                    model_id=model_id,
+                    operation=str(operation.pk),
+                )
+            else:
+                operation = wait_for(operation.pk, 1.0)
+        version.refresh_from_db(fields=["status"])
+        return {
+            "state": version.status,
+            "result": operation.result,
+            "error": error.to_message() if error else operation.error,
+        }
+
+
+def _index() -> list[dict[str, Any]]:
+    loader = loader_view()
+    versions = ModelVersion.objects.select_related("lineage").only(
+        "model_id", "version", "status", "status_reason", "lineage__name"
+    )
+    return [
+        {
+            "model_id": version.model_id,
+            "name": version.lineage.name,
+            "version": version.version,
+            "state": effective_status(version, loader),
+            "reason": version.status_reason,
+        }
+        for version in versions
+    ]

@@ -1,0 +1,104 @@
+"""What the queue's workers do: hand a command to loaderd, and be free for the next. Nobody waits here for a load."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+
+from django.db import connection, transaction
+from django.db.models import F
+from django.db.models.functions import Coalesce
+from django.utils import timezone
+
+from loaderd.client import LoaderClient
+from loaderd.errors import LoaderdError, LoaderUnreachable
+from modelhub.conf import config
+from modelhub.lifecycle.models import ACTIVE, Operation, OperationKind, OperationStatus
+from modelhub.lifecycle.notifications import OPERATION_CHANNEL, notify
+from modelhub.registry.artifacts import spec_of
+from modelhub.registry.models import ModelVersion
+
+# django-q2 counts no attempt whose worker was killed, so we count deliveries ourselves.
+MAX_ATTEMPTS = 5
+
+logger = logging.getLogger(__name__)
+
+
+def dispatch(operation_id: str, desired_before: str) -> None:
+    """Hands an operation to loaderd, after those of the same model that were asked for earlier.
+
+    Safe to repeat: loaderd knows the operations that it took. desired_before: what a load that cannot be
+    delivered puts back. Errors of loaderd end the operation; those of Postgres are raised, and the queue
+    delivers again.
+    """
+    version_id = (
+        Operation.objects.filter(pk=operation_id, status__in=ACTIVE).values_list("version_id", flat=True).first()
+    )
+    if version_id is None:
+        return  # ended meanwhile
+    with _one_at_a_time(version_id):
+        # An earlier one may have been claimed by a worker that died before it reached loaderd.
+        in_order = Operation.objects.filter(version_id=version_id, status__in=ACTIVE).order_by("requested_at")
+        for operation in in_order.select_related("version__lineage"):
+            is_ours = str(operation.pk) == operation_id
+            try:
+                _hand_over(operation)
+            except LoaderdError as error:
+                # The failure of an earlier one is told by its own task.
+                if is_ours or isinstance(error, LoaderUnreachable):
+                    _fail(operation_id, version_id, error, desired_before)
+                    return
+            if is_ours:
+                return
+
+
+@contextlib.contextmanager
+def _one_at_a_time(version_id: int) -> Iterator[None]:
+    """Other workers that have a command for this version wait; Postgres lets go when this one is killed."""
+    key = f"modelhub.dispatch:{version_id}"
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", [key])
+        try:
+            yield
+        finally:
+            cursor.execute("SELECT pg_advisory_unlock(hashtextextended(%s, 0))", [key])
+
+
+def _hand_over(operation: Operation) -> None:
+    if operation.attempts >= MAX_ATTEMPTS:
+        raise LoaderdError(
+            f"The {operation.kind} of {operation.version} was begun {operation.attempts} times and its queue worker "
+            "ended each time; see the log of the queue.",
+            model_id=operation.version.model_id,
+        )
+    # The attempt is counted before anything can go wrong in it.
+    claimed = Operation.objects.filter(pk=operation.pk, status__in=ACTIVE, attempts=operation.attempts).update(
+        status=OperationStatus.RUNNING,
+        attempts=F("attempts") + 1,
+        started_at=Coalesce("started_at", timezone.now()),
+    )
+    if not claimed:
+        return  # it ended or was cancelled meanwhile
+    client = LoaderClient(config().control_socket)
+    user = operation.requested_by_name or operation.source
+    if operation.kind == OperationKind.LOAD:
+        client.load(spec_of(operation.version), str(operation.pk), user)
+    else:
+        client.unload(operation.version.model_id, str(operation.pk), user)
+
+
+def _fail(operation_id: str, version_id: int, error: LoaderdError, desired_before: str) -> None:
+    """Ends an operation that loaderd did not take, as if it had not been asked for."""
+    with transaction.atomic():
+        operation = Operation.objects.only("kind").get(pk=operation_id)
+        if operation.kind == OperationKind.LOAD:
+            ModelVersion.objects.filter(pk=version_id).update(desired_state=desired_before)
+        failed = Operation.objects.filter(pk=operation_id, status__in=ACTIVE).update(
+            status=OperationStatus.FAILED, finished_at=timezone.now(), error=error.to_message()
+        )
+        if failed:
+            notify(OPERATION_CHANNEL, operation_id)
+        else:
+            transaction.set_rollback(True)
+    logger.warning("operation %s was not taken: %s", operation_id, error.message)

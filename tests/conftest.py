@@ -1,0 +1,31 @@
+"""One real embedded Postgres a run, started by the first test that needs it; a database per worker."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import pytest
+
+from modelhub import postgres
+from modelhub.conf import config as modelhub_config
+from tests import environment
+
+# Nothing of a test run must survive a power cut.
+FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(django_db_modify_db_settings: None) -> None:
+    """Runs before pytest-django makes its databases."""
+    if not modelhub_config().DATABASE_URL:
+        postgres.start(modelhub_config(), settings=FAST)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if "PYTEST_XDIST_WORKER" not in os.environ and environment.RUN_FOLDER in os.environ:
+        if not modelhub_config().DATABASE_URL:
+            postgres.stop(modelhub_config())
+            shutil.rmtree(postgres.home_of(modelhub_config()).folder, ignore_errors=True)
+        environment.remove()

@@ -1,0 +1,97 @@
+"""Before anything is started: each thing that is wrong is one line that says what to do."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from modelhub.conf import Config
+from modelhub.launch import preflight
+from modelhub.launch.instance_lock import InstanceLock
+from modelhub.launch.preflight import NotReady
+
+
+@pytest.fixture
+def taken_port() -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+def free_ports() -> tuple[int, int]:
+    with socket.create_server(("127.0.0.1", 0)) as first, socket.create_server(("127.0.0.1", 0)) as second:
+        return first.getsockname()[1], second.getsockname()[1]
+
+
+def settings(folder: Path, **values: object) -> Config:
+    web, inference = free_ports()
+    defaults = {
+        "MODELS_DIR": folder / "models",
+        "MODELHUB_STATE_DIR": folder / "state",
+        "DATABASE_URL": "",
+        "WEB_PORT": web,
+        "INFERENCE_PORT": inference,
+    }
+    return Config(**(defaults | values))  # type: ignore[arg-type]
+
+
+def problems(config: Config) -> list[str]:
+    with pytest.raises(NotReady) as refused:
+        preflight.check(config)
+    return str(refused.value).splitlines()
+
+
+def test_all_well_says_nothing_and_makes_the_folders(tmp_path: Path) -> None:
+    config = settings(tmp_path)
+    preflight.check_state_dir(config)
+    preflight.check(config)
+    assert config.MODELS_DIR.is_dir()
+    assert config.MODELHUB_STATE_DIR.is_dir()
+
+
+def test_a_port_in_use_names_the_setting(tmp_path: Path, taken_port: int) -> None:
+    (line,) = problems(settings(tmp_path, INFERENCE_PORT=taken_port))
+    assert line.startswith(f"INFERENCE_PORT: 127.0.0.1:{taken_port} cannot be used (Address already in use)")
+
+
+def test_two_doors_on_one_port_are_refused(tmp_path: Path) -> None:
+    (line,) = problems(settings(tmp_path, WEB_PORT=9000, INFERENCE_PORT=9000))
+    assert "both 9000" in line
+
+
+def test_a_store_whose_parent_is_missing_is_not_made_up(tmp_path: Path) -> None:
+    (line,) = problems(settings(tmp_path, MODELS_DIR=tmp_path / "not-mounted" / "models"))
+    assert line.startswith("MODELS_DIR: ")
+    assert "No such file or directory" in line
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")
+def test_a_state_folder_that_may_not_be_written_is_named(tmp_path: Path) -> None:
+    config = settings(tmp_path)
+    config.MODELHUB_STATE_DIR.mkdir(mode=0o500)
+    with pytest.raises(NotReady, match="MODELHUB_STATE_DIR"):
+        preflight.check_state_dir(config)
+
+
+def test_a_database_that_does_not_answer_is_one_line_without_its_password(tmp_path: Path) -> None:
+    port, _ = free_ports()
+    (line,) = problems(settings(tmp_path, DATABASE_URL=f"postgres://me:hunter2@127.0.0.1:{port}/hub"))
+    assert line.startswith("DATABASE_URL: the database 127.0.0.1/hub does not answer (")
+    assert "refused" in line
+    assert "hunter2" not in line
+
+
+def test_everything_that_is_wrong_is_told_at_once(tmp_path: Path, taken_port: int) -> None:
+    found = problems(settings(tmp_path, MODELS_DIR=tmp_path / "a" / "b", WEB_PORT=taken_port))
+    assert [line.split(":")[0] for line in found] == ["MODELS_DIR", "WEB_PORT"]
+
+
+def test_a_second_start_in_one_state_folder_is_refused_until_the_first_ended(tmp_path: Path) -> None:
+    first = InstanceLock(tmp_path)
+    with pytest.raises(NotReady, match=rf"runs already in .* \(pid {os.getpid()}\)"):
+        InstanceLock(tmp_path)
+    first.close()
+    InstanceLock(tmp_path).close()

@@ -1,0 +1,163 @@
+"""Small models in pure Python and numpy, chosen by the spec's config; run in real model processes by the tests."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from loaderd.errors import InvalidInput
+from loaderd.frameworks.base import Artifact, Framework, LoadedModel, ReportProgress, Signature, TensorSpec
+
+if TYPE_CHECKING:
+    from loaderd.frameworks.base import Batch
+
+LABELS = ("negative", "positive")
+
+
+def _texts(inputs: Batch) -> list[str]:
+    return [text.decode() if isinstance(text, bytes) else text for text in inputs["text"]]
+
+
+class Echo(LoadedModel):
+    """Gives a text back with its length and the size of the batch that it was in.
+
+    A text may be an order: `gate:<fifo>` blocks until the fifo is opened for writing, `spin:<file>` computes
+    until the file exists, `refuse` and `boom` fail, `die` ends the process.
+    """
+
+    signature = Signature(
+        (TensorSpec("text", "BYTES", (-1,)),),
+        (TensorSpec("echo", "BYTES", (-1,)), TensorSpec("length", "INT64", (-1,)), TensorSpec("batch", "INT32", (-1,))),
+    )
+
+    def predict(self, inputs: Batch) -> dict[str, np.ndarray]:
+        texts = _texts(inputs)
+        for text in texts:
+            order, _, argument = text.partition(":")
+            if order == "gate":
+                Path(argument).read_bytes()
+            elif order == "spin":
+                while not os.path.exists(argument):
+                    sum(range(1000))
+            elif order == "sleep":
+                time.sleep(float(argument))
+            elif order == "refuse":
+                raise InvalidInput("this text is refused")
+            elif order == "boom":
+                raise ValueError("the model is broken")
+            elif order == "die":
+                os.kill(os.getpid(), signal.SIGKILL)
+        return {
+            "echo": np.array(texts, dtype=object),
+            "length": np.array([len(text) for text in texts]),
+            "batch": np.full(len(texts), len(texts), dtype=np.int32),
+        }
+
+    def sample_input(self) -> dict[str, np.ndarray]:
+        return {"text": np.array(["a sample"], dtype=object)}
+
+
+class Double(LoadedModel):
+    """Doubles rows of any width."""
+
+    signature = Signature((TensorSpec("x", "FP32", (-1, -1)),), (TensorSpec("y", "FP32", (-1, -1)),))
+
+    def predict(self, inputs: Batch) -> dict[str, np.ndarray]:
+        assert inputs["x"].flags.writeable
+        return {"y": inputs["x"] * 2}
+
+    def sample_input(self) -> dict[str, np.ndarray]:
+        return {"x": np.array([[0.1, 0.2, 0.3]], dtype=np.float32)}
+
+
+class Classifier(LoadedModel):
+    """Positive with the share of exclamation marks."""
+
+    signature = Signature(
+        (TensorSpec("text", "BYTES", (-1,)),),
+        (TensorSpec("label", "BYTES", (-1,)), TensorSpec("probabilities", "FP32", (-1, 2))),
+        LABELS,
+    )
+
+    def predict(self, inputs: Batch) -> dict[str, np.ndarray]:
+        share = np.array([text.count("!") / max(1, len(text)) for text in _texts(inputs)], dtype=np.float32)
+        rows = np.stack([1 - share, share], axis=1)
+        return {"label": np.array(LABELS, dtype=object)[rows.argmax(axis=1)], "probabilities": rows}
+
+    def sample_input(self) -> dict[str, np.ndarray]:
+        return {"text": np.array(["good!"], dtype=object)}
+
+
+class Entities(LoadedModel):
+    """Capitalised words as JSON text."""
+
+    signature = Signature((TensorSpec("text", "BYTES", (-1,)),), (TensorSpec("entities", "BYTES", (-1,)),))
+
+    def predict(self, inputs: Batch) -> dict[str, np.ndarray]:
+        found = [json.dumps([{"word": word} for word in text.split() if word.istitle()]) for text in _texts(inputs)]
+        return {"entities": np.array(found, dtype=object)}
+
+    def sample_input(self) -> dict[str, np.ndarray]:
+        return {"text": np.array(["Ada"], dtype=object)}
+
+
+class Pair(LoadedModel):
+    """Two named inputs, two outputs."""
+
+    signature = Signature(
+        (TensorSpec("a", "FP64", (-1,)), TensorSpec("b", "INT64", (-1, 2))),
+        (TensorSpec("sum", "FP64", (-1,)), TensorSpec("both", "INT64", (-1, 2))),
+    )
+
+    def predict(self, inputs: Batch) -> dict[str, np.ndarray]:
+        return {"sum": inputs["a"] + inputs["b"].sum(axis=1), "both": inputs["b"]}
+
+    def sample_input(self) -> dict[str, np.ndarray]:
+        return {"a": np.array([1.5]), "b": np.array([[1, 2]])}
+
+
+class Careless(Double):
+    """Answers with a row too few."""
+
+    def predict(self, inputs: Batch) -> dict[str, np.ndarray]:
+        return {"y": inputs["x"][:-1]}
+
+    def warm_up(self) -> None:
+        pass
+
+
+MODELS = {
+    "echo": Echo,
+    "double": Double,
+    "classifier": Classifier,
+    "entities": Entities,
+    "pair": Pair,
+    "careless": Careless,
+}
+
+
+class InTestFramework(Framework):
+    name = "in-test"
+
+    def import_library(self) -> None:
+        pass
+
+    def load(self, artifact: Artifact, report: ReportProgress) -> LoadedModel:
+        kind = artifact.config.get("kind", "echo")
+        if kind == "explode":
+            raise KeyError("weights.bin")
+        if kind == "memory":
+            raise MemoryError
+        if kind == "exit":
+            raise SystemExit(9)
+        if kind == "never":
+            Path(artifact.config["fifo"]).read_bytes()
+        for step in range(1000):
+            report(step / 1000)
+        return MODELS[kind]()

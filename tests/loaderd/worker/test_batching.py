@@ -1,0 +1,64 @@
+"""What goes into the next call, decided without a thread or a clock."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from loaderd.worker.batching import Job, Slice, choose, handed_out, joined
+
+
+def job(items: int, width: int = 1, first: int = 0) -> Job:
+    rows = np.arange(first, first + items).repeat(width).reshape(items, width)
+    return Job({"x": rows}, items, 0.0, lambda outputs: outputs)
+
+
+def test_everything_that_waits_goes_into_one_call() -> None:
+    jobs = [job(1), job(2), job(3)]
+    waiting = deque(jobs)
+    chosen = choose(waiting, 64)
+    assert [part.job for part in chosen] == jobs
+    assert not waiting
+    assert joined(chosen)["x"].shape == (6, 1)
+
+
+def test_a_call_holds_no_more_than_its_limit_and_smaller_jobs_fill_the_rest() -> None:
+    jobs = [job(3), job(3), job(1)]
+    waiting = deque(jobs)
+    assert [part.job for part in choose(waiting, 4)] == [jobs[0], jobs[2]]
+    assert list(waiting) == [jobs[1]]
+
+
+def test_jobs_of_another_shape_wait_for_the_next_call_in_their_order() -> None:
+    jobs = [job(1, width=1), job(1, width=2), job(1, width=1), job(1, width=2)]
+    waiting = deque(jobs)
+    assert [part.job for part in choose(waiting, 64)] == [jobs[0], jobs[2]]
+    assert [part.job for part in choose(waiting, 64)] == [jobs[1], jobs[3]]
+
+
+def test_a_job_larger_than_a_call_lets_the_others_pass_between_its_parts() -> None:
+    large, small = job(10), job(1)
+    waiting = deque([large, small])
+    assert choose(waiting, 4) == [Slice(large, 0, 4)]
+    assert choose(waiting, 4) == [Slice(small, 0, 1)]
+    assert choose(waiting, 4) == [Slice(large, 4, 8)]
+    assert choose(waiting, 4) == [Slice(large, 8, 10)]
+    assert not waiting
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 20), st.integers(1, 2)), min_size=1, max_size=12), st.integers(1, 8))
+def test_every_job_gets_its_own_rows_back_whatever_was_joined(sizes: list[tuple[int, int]], limit: int) -> None:
+    jobs = [job(items, width, first=1000 * index) for index, (items, width) in enumerate(sizes)]
+    waiting = deque(jobs)
+    while waiting:
+        chosen = choose(waiting, limit)
+        batch = joined(chosen)["x"]
+        assert 1 <= len(batch) <= limit
+        handed_out(chosen, {"y": batch + 0.5})
+    for done in jobs:
+        assert done.outputs is not None
+        np.testing.assert_array_equal(done.outputs["y"], done.inputs["x"] + 0.5)

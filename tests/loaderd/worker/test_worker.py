@@ -1,0 +1,304 @@
+"""A real model process: it loads, says how, answers, counts, and ends when it should."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tritonclient.http import InferResult
+
+from loaderd import protocol, wire
+from loaderd.errors import InvalidInput, ModelNotLoaded, Overloaded, PredictionFailed
+from loaderd.protocol import ArtifactFile
+from tests.loaderd.worker.process import Client, ModelProcess, answer_of, spec
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Iterator[ModelProcess]:
+    with ModelProcess(spec(max_batch_size=4, max_queue=8), tmp_path / "data.sock") as process:
+        process.ready()
+        yield process
+
+
+@pytest.fixture
+def client(model: ModelProcess) -> Iterator[Client]:
+    with Client(model.data_socket) as connected:
+        yield connected
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Path:
+    """A fifo: a text `gate:<it>` keeps the model busy until `open_gate`."""
+    os.mkfifo(tmp_path / "gate")
+    return tmp_path / "gate"
+
+
+def open_gate(gate: Path) -> None:
+    gate.write_bytes(b"open")
+
+
+class TestLoading:
+    def test_it_tells_its_phases_and_its_signature(self, tmp_path: Path) -> None:
+        with ModelProcess(spec("classifier"), tmp_path / "data.sock") as process:
+            phases, ready = process.ended_load()
+            assert list(dict.fromkeys(phase["phase"] for phase in phases)) == ["verifying", "loading", "warming_up"]
+            loading = [phase["progress"] for phase in phases if phase["phase"] == "loading"]
+            assert loading == sorted(loading)
+            assert 50 <= len(loading) <= 102, "progress is told in steps, not in every call of the framework"
+            assert ready["signature"] == {
+                "inputs": [{"name": "text", "datatype": "BYTES", "shape": [-1]}],
+                "outputs": [
+                    {"name": "label", "datatype": "BYTES", "shape": [-1]},
+                    {"name": "probabilities", "datatype": "FP32", "shape": [-1, 2]},
+                ],
+                "labels": ["negative", "positive"],
+                "sample_input": {"inputs": ["good!"]},
+            }
+            assert set(ready["phase_seconds"]) == {"verifying", "loading", "warming_up"}
+            assert process.data_socket.stat().st_mode & 0o777 == 0o600
+            with Client(process.data_socket) as client:
+                assert client.predict(*ready["signature"]["sample_input"]["inputs"])["predictions"][0]["label"]
+
+    @pytest.mark.parametrize(
+        ("kind", "reason"),
+        [
+            ("explode", "KeyError: 'weights.bin'; see the end of its log"),
+            ("memory", "MemoryError; its process ran out of memory"),
+            ("exit", "SystemExit: 9; see the end of its log"),
+        ],
+    )
+    def test_a_failed_load_is_told_with_its_reason_and_status_3(self, tmp_path: Path, kind: str, reason: str) -> None:
+        with ModelProcess(spec(kind), tmp_path / "data.sock") as process:
+            _, failed = process.ended_load()
+            assert failed["event"] == "failed"
+            assert failed["error"]["code"] == "load_failed"
+            assert failed["error"]["message"].startswith(f"{kind}-v1 could not be loaded: {reason}")
+            assert process.process.wait() == 3
+            assert process.process.stderr is not None
+            assert b"Traceback" in process.process.stderr.read()
+
+    def test_changed_files_end_the_load_before_the_framework_sees_them(self, tmp_path: Path) -> None:
+        (tmp_path / "weights").write_bytes(b"other")
+        file = ArtifactFile("weights", 5, 1, 1, hashlib.sha256(b"right").hexdigest())
+        with ModelProcess(spec(directory=str(tmp_path), files=(file,)), tmp_path / "data.sock") as process:
+            phases, failed = process.ended_load()
+            assert {phase["phase"] for phase in phases} == {"verifying"}
+            assert failed["error"]["code"] == "artifact_changed"
+
+    def test_it_ends_when_the_supervisor_goes_during_the_load(self, tmp_path: Path, gate: Path) -> None:
+        hanging = spec("never", config={"kind": "never", "fifo": str(gate)})
+        with ModelProcess(hanging, tmp_path / "data.sock") as process:
+            while process.receive()["phase"] != "loading":
+                pass
+            process.channel.close()
+            assert process.process.wait(timeout=5) == 0
+
+
+class TestAnswering:
+    def test_a_plain_prediction(self, client: Client) -> None:
+        answer = client.predict("one", "three")
+        assert answer.pop("latency_ms") > 0
+        assert answer == {
+            "model_id": "echo-v1",
+            "version": "1",
+            "predictions": [
+                {"outputs": {"echo": "one", "length": 3, "batch": 2}},
+                {"outputs": {"echo": "three", "length": 5, "batch": 2}},
+            ],
+        }
+
+    def test_an_open_inference_request_in_json(self, client: Client) -> None:
+        text = {"name": "text", "datatype": "BYTES", "shape": [1], "data": ["ä"]}
+        message = client.infer({"id": "1", "inputs": [text], "outputs": [{"name": "length"}]}, name="asked")
+        assert message.head == b""
+        assert json.loads(message.body) == {
+            "model_name": "asked",
+            "model_version": "1",
+            "id": "1",
+            "outputs": [{"name": "length", "datatype": "INT64", "shape": [1], "data": [1]}],
+        }
+
+    def test_an_open_inference_request_in_binary(self, tmp_path: Path) -> None:
+        with ModelProcess(spec("double"), tmp_path / "data.sock") as process:
+            process.ready()
+            with Client(process.data_socket) as client:
+                x = np.random.default_rng(0).random((3, 200_000), dtype=np.float32)  # many frames
+                size = {"binary_data_size": x.nbytes}
+                entry = {"name": "x", "datatype": "FP32", "shape": x.shape, "parameters": size}
+                request = {"inputs": [entry], "parameters": {"binary_data_output": True}}
+                message = client.infer(request, binary=x.tobytes())
+                result = InferResult.from_response_body(bytes(message.body), header_length=int(message.head))
+                np.testing.assert_array_equal(result.as_numpy("y"), x * 2)
+
+    def test_a_request_larger_than_a_batch_is_cut_and_joined_again(self, client: Client) -> None:
+        texts = [f"text {index}" for index in range(11)]
+        answer = client.predict(*texts)
+        assert [row["outputs"]["echo"] for row in answer["predictions"]] == texts
+        assert [row["outputs"]["batch"] for row in answer["predictions"]] == [4] * 8 + [3] * 3
+
+    def test_what_queued_while_the_model_was_busy_goes_into_one_call(
+        self, model: ModelProcess, client: Client, gate: Path
+    ) -> None:
+        first = client.submit(f"gate:{gate}")
+        model.wait_for(in_flight=1, queued=0)
+        rest = [client.submit(f"text {index}") for index in range(4)]
+        model.wait_for(in_flight=5, queued=4)
+        open_gate(gate)
+        answer_of(first)
+        assert [answer_of(one)["predictions"][0]["outputs"]["batch"] for one in rest] == [4] * 4
+        assert model.stats()["batches"] == 2
+
+    def test_several_connections_are_served(self, model: ModelProcess, client: Client) -> None:
+        with Client(model.data_socket) as other:
+            assert other.predict("a")["predictions"] == client.predict("a")["predictions"]
+
+
+class TestFailing:
+    def test_a_malformed_request_fails_alone_and_is_not_counted(self, model: ModelProcess, client: Client) -> None:
+        with pytest.raises(InvalidInput, match="Item 0 must be a text, not 1"):
+            client.predict(1)
+        with pytest.raises(InvalidInput, match=r"The request's JSON cannot be read"):
+            answer_of(client.send(wire.Kind.PREDICT, b"", b"{")[1])
+        counters = model.stats()
+        assert (counters["requests"], counters["errors"], counters["in_flight"]) == (0, 0, 0)
+
+    def test_only_the_culprits_of_a_batch_fail(self, model: ModelProcess, client: Client, gate: Path) -> None:
+        busy = client.submit(f"gate:{gate}")
+        model.wait_for(in_flight=1, queued=0)
+        good, broken, refused, fine = (client.submit(text) for text in ("good", "boom", "refuse", "fine"))
+        model.wait_for(queued=4)
+        open_gate(gate)
+        answer_of(busy)
+        assert answer_of(good)["predictions"][0]["outputs"]["echo"] == "good"
+        assert answer_of(fine)["predictions"][0]["outputs"]["echo"] == "fine"
+        with pytest.raises(InvalidInput, match="this text is refused"):
+            answer_of(refused)
+        with pytest.raises(PredictionFailed) as failed:
+            answer_of(broken)
+        assert failed.value.message.startswith("echo-v1 failed to predict: ValueError: the model is broken")
+        assert "Traceback" not in failed.value.message
+        counters = model.stats()
+        assert (counters["requests"], counters["errors"]) == (4, 1)
+        assert counters["last_error"] == failed.value.message
+
+    def test_a_large_request_that_fails_in_one_part_fails_once(self, model: ModelProcess, client: Client) -> None:
+        with pytest.raises(PredictionFailed):
+            client.predict("a", "b", "c", "d", "boom", "e", "f", "g", "h", "i")
+        assert client.predict("after")["predictions"]
+        counters = model.stats()
+        assert (counters["requests"], counters["errors"], counters["in_flight"], counters["queued"]) == (2, 1, 0, 0)
+
+    def test_an_output_that_breaks_the_signature_is_the_models_failure(self, tmp_path: Path) -> None:
+        with ModelProcess(spec("careless"), tmp_path / "data.sock") as process:
+            process.ready()
+            with (
+                Client(process.data_socket) as client,
+                pytest.raises(PredictionFailed, match='gave 1 rows of "y" for 2'),
+            ):
+                client.predict([1.0], [2.0])
+
+    def test_a_full_queue_refuses_at_once(self, model: ModelProcess, client: Client, gate: Path) -> None:
+        busy = client.submit(f"gate:{gate}")
+        model.wait_for(in_flight=1, queued=0)
+        waiting = [client.submit(f"text {index}") for index in range(8)]
+        model.wait_for(queued=8)
+        with pytest.raises(Overloaded, match="echo-v1 has 8 requests waiting, which is its limit"):
+            client.predict("one too many")
+        open_gate(gate)
+        for one in (busy, *waiting):
+            answer_of(one)
+        assert model.stats()["requests"] == 9
+
+    def test_requests_that_nobody_waits_for_are_not_computed(
+        self, model: ModelProcess, client: Client, gate: Path
+    ) -> None:
+        busy = client.submit(f"gate:{gate}")
+        model.wait_for(in_flight=1, queued=0)
+        gone, _ = client.send(wire.Kind.PREDICT, b"", b'{"inputs":["gone"]}')
+        late, _ = client.send(wire.Kind.PREDICT, b"", b'{"inputs":["late"]}')
+        with Client(model.data_socket) as leaving:
+            leaving.submit("left").add_done_callback(lambda done: done.exception())
+            model.wait_for(queued=3)
+        client.cancel(gone, b"gone")
+        client.cancel(late, b"timeout")
+        model.wait_for(in_flight=1)
+        last = client.submit("last")
+        model.wait_for(in_flight=2)
+        open_gate(gate)
+        answer_of(busy)
+        answer_of(last)
+        counters = model.stats()
+        assert counters["batches"] == 2
+        assert (counters["requests"], counters["items"], counters["errors"]) == (3, 3, 1), "the late one is an error"
+        assert counters["last_error"] == "no answer in time"
+        assert (counters["in_flight"], counters["queued"]) == (0, 0)
+
+
+class TestServing:
+    def test_counters_add_up(self, model: ModelProcess, client: Client) -> None:
+        before = time.time()
+        for request in (["a"], ["b", "c"], ["d"] * 9):
+            client.predict(*request)
+        counters = model.stats()
+        assert (counters["requests"], counters["items"], counters["errors"]) == (3, 12, 0)
+        assert counters["batches"] == 1 + 1 + 3
+        assert before <= counters["last_at"] <= time.time()
+        assert 0 < counters["compute_seconds"] <= counters["latency_seconds"] < 5
+
+    def test_it_answers_stats_while_the_model_computes_in_python(
+        self, model: ModelProcess, client: Client, tmp_path: Path
+    ) -> None:
+        spinning = client.submit(f"spin:{tmp_path / 'enough'}")
+        model.wait_for(in_flight=1, queued=0)
+        took = []
+        for _ in range(20):
+            asked_at = time.perf_counter()
+            model.stats()
+            took.append(time.perf_counter() - asked_at)
+        (tmp_path / "enough").touch()
+        answer_of(spinning)
+        assert sorted(took)[10] < 0.05
+
+    def test_drain_answers_what_is_in_flight_and_refuses_what_comes(
+        self, model: ModelProcess, client: Client, gate: Path
+    ) -> None:
+        busy, queued = client.submit(f"gate:{gate}"), client.submit("queued")
+        model.wait_for(in_flight=2)
+        protocol.send(model.channel, {"command": "drain"})
+        model.stats()  # the drain was taken before
+        with pytest.raises(ModelNotLoaded, match="echo-v1 is being unloaded"):
+            client.predict("too late")
+        open_gate(gate)
+        drained = model.receive()
+        assert drained["event"] == "drained"
+        assert (drained["counters"]["requests"], drained["counters"]["in_flight"]) == (2, 0)
+        model.process.kill()
+        assert answer_of(busy)["predictions"]
+        assert answer_of(queued)["predictions"]
+
+    def test_it_ends_at_once_when_the_supervisor_goes_though_it_computes(
+        self, model: ModelProcess, client: Client, gate: Path
+    ) -> None:
+        client.submit(f"gate:{gate}").add_done_callback(lambda done: done.exception())
+        model.wait_for(in_flight=1)
+        model.channel.close()
+        assert model.process.wait(timeout=5) == 0
+        assert client.lost.wait(5)
+
+    def test_ctrl_c_does_not_end_it(self, model: ModelProcess, client: Client) -> None:
+        model.process.send_signal(signal.SIGINT)
+        assert client.predict("still here")["predictions"]
+
+    def test_a_prediction_that_kills_the_process_ends_the_connection(self, model: ModelProcess, client: Client) -> None:
+        future: Any = client.submit("die")
+        with pytest.raises(ConnectionError):
+            future.result(5)
+        assert model.process.wait() == -signal.SIGKILL
