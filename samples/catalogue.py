@@ -62,8 +62,7 @@ SAMPLES = (
         "topic",
         "sklearn",
         "Email topic",
-        "Which department an email belongs to. TF-IDF over hashed word pairs and pieces of words, "
-        "logistic regression.",
+        "Which department an email belongs to. TF-IDF over hashed word pairs and pieces of words, logistic regression.",
     ),
     Sample(
         "topic-keras-v1.0",

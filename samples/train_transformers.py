@@ -22,7 +22,7 @@ from samples.trainer import SEED, Progress, Trained, main
 LIBRARIES = ("torch", "transformers", "tokenizers", "safetensors")
 VOCABULARY = 2_000
 MAX_TOKENS = 128
-EPOCHS = 25
+EPOCHS = 16
 BATCH = 16
 LEARNING_RATE = 5e-4
 HIDDEN_TOKENS = 0.15  # share of the words that are masked in training, so that no single one is relied on
@@ -77,7 +77,7 @@ def _fit(network: Any, tokenizer: Any, known: Examples, progress: Progress) -> N
     encoded = tokenizer(known.texts, padding=True, truncation=True, return_tensors="pt")
     tokens, mask = encoded["input_ids"], encoded["attention_mask"]
     ordinary = tokens > tokenizer.mask_token_id  # the special ones come first in the vocabulary
-    optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=0.01)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=0.01, fused=True)
     steps = EPOCHS * -(-len(classes) // BATCH)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps, pct_start=0.1)
     network.train()

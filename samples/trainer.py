@@ -104,13 +104,13 @@ def write_metadata(
             "libraries": {name: version(name) for name in libraries},
         },
     }
-    _write(folder / "metadata.json", metadata)
+    write_json(folder / "metadata.json", metadata)
     if trained.config is not None:
-        _write(folder / "config.json", {"labels": list(trained.labels), **trained.config})
+        write_json(folder / "config.json", {"labels": list(trained.labels), **trained.config})
     return measured
 
 
-def _write(path: Path, value: Mapping[str, Any]) -> None:
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

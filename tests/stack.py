@@ -19,6 +19,8 @@ from typing import Any
 import httpx
 import psutil
 
+from tests.environment import for_child
+
 PROJECT_DIR = Path(__file__).resolve().parent.parent
 START_SECONDS = 240.0
 STOP_SECONDS = 60.0
@@ -41,13 +43,7 @@ class Stack:
         self.web_port, self.inference_port = free_port(), free_port()
         self.output: list[str] = []
         self._changed = threading.Condition()
-        inherited = {
-            name: value
-            for name, value in os.environ.items()
-            if name not in {"DATABASE_URL", "SECRET_KEY", "MODELHUB_STATE_DIR", "DJANGO_SETTINGS_MODULE"}
-        }
-        self.environment = {
-            **inherited,
+        values = {
             "MODELHUB_STATE_DIR": str(state_dir),
             "MODELS_DIR": str(models_dir),
             "WEB_PORT": str(self.web_port),
@@ -57,8 +53,8 @@ class Stack:
             "DJANGO_SUPERUSER_EMAIL": "ada@example.org",
             "SAMPLE_MODELS": "false",
             "PYTHONUNBUFFERED": "1",
-            **environment,
         }
+        self.environment = for_child(**(values | environment))
         self.process: subprocess.Popen[str] | None = None
         self._token = ""
 
@@ -82,7 +78,8 @@ class Stack:
             text=True,
             start_new_session=True,
         )
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
         self.wait_for_output("modelhub is ready", START_SECONDS)
         return self
 
@@ -109,7 +106,22 @@ class Stack:
         assert self.process is not None
         if self.process.poll() is None:
             self.process.send_signal(signum)
-        return self.process.wait(STOP_SECONDS)
+        status = self.process.wait(STOP_SECONDS)
+        self._let_go()
+        return status
+
+    def kill(self) -> None:
+        """Ends `up` without a chance to clean up, as the kernel does when memory is short."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait(STOP_SECONDS)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        assert self.process is not None
+        assert self.process.stdout is not None
+        self._reader.join(STOP_SECONDS)  # ends with the last part that writes
+        self.process.stdout.close()
 
     def family(self) -> list[psutil.Process]:
         """Every process of this installation, found by its environment or, for Postgres, by its data folder."""

@@ -22,7 +22,7 @@ def own_stack(tmp_path: Path):
     stack = Stack(tmp_path / "var", tmp_path / "store")
     yield stack
     if stack.process is not None and stack.process.poll() is None:
-        stack.process.kill()
+        stack.kill()
     for process in stack.family():
         process.kill()
 
@@ -62,9 +62,7 @@ def test_a_second_start_is_fast_and_keeps_the_admin(own_stack: Stack) -> None:
 
 def test_kill_9_of_up_leaves_no_part_and_the_next_start_works(own_stack: Stack) -> None:
     own_stack.start()
-    assert own_stack.process is not None
-    own_stack.process.kill()
-    own_stack.process.wait()
+    own_stack.kill()
 
     def only_postgres() -> bool:
         return all("postgres" in " ".join(p.cmdline()) for p in own_stack.family())
