@@ -42,6 +42,7 @@ class ManagedModel:
         self._house = house
         self._lock = asyncio.Lock()
         self._serving = False
+        self._burial: asyncio.Task[None] | None = None  # held: the event loop would forget the task
         self._load_seconds = 0.0
         self._reported: dict[str, Any] = {}  # the counters as of the last usage report
 
@@ -217,8 +218,11 @@ class ManagedModel:
         error = process.death(process.child.exited.result())
         self._forget()
         self._move(ModelState.ERROR, error.message, None, error=error)
-        process.data_socket.unlink(missing_ok=True)
-        asyncio.ensure_future(self._house.publish_routes())
+        self._burial = asyncio.ensure_future(self._bury(process))
+
+    async def _bury(self, process: ModelProcess) -> None:
+        await self._house.publish_routes()
+        await process.end()
 
     def _load_result(self) -> dict[str, Any]:
         return {

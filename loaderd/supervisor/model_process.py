@@ -55,6 +55,7 @@ class ModelProcess:
         self._drained: asyncio.Future[None] = loop.create_future()
         self._ids = itertools.count(1)
         self._reading = loop.create_task(self._read())
+        self._explaining: asyncio.Task[None] | None = None
         child.exited.add_done_callback(self._on_exit)
 
     async def sample(self) -> dict[str, Any]:
@@ -136,7 +137,7 @@ class ModelProcess:
 
     def _on_exit(self, exited: asyncio.Future[Exit]) -> None:
         # What it said before it died comes first: a "failed" explains more than an exit status.
-        asyncio.ensure_future(self._explain(exited.result()))
+        self._explaining = asyncio.ensure_future(self._explain(exited.result()))
 
     async def _explain(self, ended: Exit) -> None:
         await asyncio.wait([self._reading], timeout=1.0)

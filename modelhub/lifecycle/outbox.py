@@ -147,7 +147,7 @@ class Outbox:
     def _run(self) -> None:
         pause_seconds = FIRST_PAUSE_SECONDS
         try:
-            while batch := self._take():
+            while (batch := self._take()) is not None:
                 rest = self._write(batch)
                 if not rest:
                     pause_seconds = FIRST_PAUSE_SECONDS
@@ -175,7 +175,7 @@ class Outbox:
                     wait_seconds = self._telemetry_since + LINGER_SECONDS - time.monotonic()
                     if wait_seconds <= 0:
                         self._pending, self._telemetry_since = Batch(), None
-                        return pending
+                        return pending  # empty when the end of an operation made its progress old news
                 self._changed.wait(wait_seconds)
 
     def _give_back(self, batch: Batch) -> None:
@@ -187,6 +187,8 @@ class Outbox:
 
     def _write(self, batch: Batch) -> Batch:
         """What is still to be written: nothing, or all that Postgres did not take because it is away."""
+        if not batch:
+            return batch
         transaction_id = None
         try:
             with transaction.atomic():

@@ -59,7 +59,8 @@ def test_load_infer_with_a_real_client_unload(stack: Stack, api: httpx.Client, f
 
     client = triton.InferenceServerClient(stack.inference)
     headers = dict(stack.headers)
-    assert client.is_server_live() and client.is_server_ready()
+    assert client.is_server_live()
+    assert client.is_server_ready()
     assert client.is_model_ready(model_id, headers=headers)
     metadata = client.get_model_metadata(model_id, headers=headers)
     (input_spec,) = metadata["inputs"]

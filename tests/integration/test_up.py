@@ -1,4 +1,4 @@
-"""`manage.py up`: starts on a bare folder, starts again fast, stops with nothing left, and says what is wrong in a line."""
+"""`manage.py up`: starts on a bare folder, starts again fast, leaves nothing, and says what is wrong in a line."""
 
 from __future__ import annotations
 

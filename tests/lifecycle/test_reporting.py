@@ -185,6 +185,18 @@ def test_progress_is_told_while_an_operation_runs(version: ModelVersion, reporte
     assert wait_for(operation.pk, 10).status == "succeeded"
 
 
+def test_it_writes_on_after_an_end_that_overtook_its_progress(
+    version: ModelVersion, reporter: DatabaseReporter
+) -> None:
+    operation = Operation.objects.create(kind="load", version=version)
+    reporter.report(OperationProgress(str(operation.pk), "topic-v1", LoadPhase.STARTING, 0.0, NOW))
+    reporter.report(OperationEnded(str(operation.pk), NOW, result={}))
+    assert wait_for(operation.pk, 10).is_ended
+    wait_until(lambda: reporter._outbox._telemetry_since is None)
+    reporter.report(used(1))
+    wait_until(lambda: row().usage_count == 1)
+
+
 def test_a_heartbeat_measures_all_models_in_two_queries(
     make_version: MakeVersion, django_assert_num_queries: Any
 ) -> None:

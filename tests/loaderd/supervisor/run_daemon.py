@@ -1,4 +1,4 @@
-"""Runs a daemon whose reporter prints each report as a line of JSON: `run_daemon.py FOLDER`, with FOLDER/options.json."""
+"""Runs a daemon whose reporter prints each report as JSON: `run_daemon.py FOLDER`, with FOLDER/options.json."""
 
 from __future__ import annotations
 
