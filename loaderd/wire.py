@@ -102,6 +102,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._paused = False
         self._outgoing: deque[_Outgoing] = deque()
+        self._gathered: list[Buffer] = []  # small messages of this turn of the event loop: one system call for all
         self._flushed: asyncio.Future[None] | None = None
         self._rest = b""  # the beginning of a frame's header and head
         self._partial: dict[int, Message] = {}  # messages of which more frames follow
@@ -121,11 +122,12 @@ class Connection(asyncio.Protocol):
         """
         if not self.is_open:
             return
-        assert self._transport is not None
         size = sum(len(chunk) for chunk in chunks)
         if size <= FRAGMENT_BYTES and not self._paused:
-            header = _HEADER.pack(request_id, kind, 0, len(head), size)
-            self._transport.writelines([b"".join((header, head)), *chunks])
+            if not self._gathered:
+                asyncio.get_running_loop().call_soon(self._write_gathered)
+            self._gathered.append(_HEADER.pack(request_id, kind, 0, len(head), size) + head)
+            self._gathered.extend(chunks)
         else:
             self._outgoing.append(_Outgoing(request_id, kind, head, chunks))
             self._pump()
@@ -135,8 +137,14 @@ class Connection(asyncio.Protocol):
         self._outgoing = deque(waiting for waiting in self._outgoing if waiting.request_id != request_id)
         self.send(request_id, Kind.CANCEL, reason)
 
+    def _write_gathered(self) -> None:
+        buffers, self._gathered = self._gathered, []
+        if buffers and self._transport is not None:
+            self._transport.writelines(buffers)
+
     async def flush(self) -> None:
         """Returns when the kernel has taken everything, or the connection is lost."""
+        self._write_gathered()
         while self.is_open:
             assert self._transport is not None
             self._transport.set_write_buffer_limits(high=0)
@@ -148,6 +156,7 @@ class Connection(asyncio.Protocol):
             self._transport.set_write_buffer_limits(high=HIGH_WATER_BYTES)
 
     def close(self) -> None:
+        self._write_gathered()
         if self._transport is not None:
             self._transport.close()
 

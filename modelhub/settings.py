@@ -179,6 +179,7 @@ LOGGING = {
         # Django's own handlers would say it twice, or send mail.
         "django": {"handlers": [], "level": CONFIG.PERFORMANCE_LOG_LEVEL, "propagate": True},
         "django-q": {"level": "WARNING"},  # INFO tells of every task
+        "httpx": {"level": "WARNING"},  # INFO tells of every prediction
         "django.db.backends": {"level": "INFO"},  # DEBUG would log every query with its values
     },
 }

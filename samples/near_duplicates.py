@@ -1,4 +1,4 @@
-"""Finds emails of the corpus that say the same in almost the same words. `python -m samples.near_duplicates` lists them."""
+"""Finds emails that say the same in almost the same words: `python -m samples.near_duplicates` lists them."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def train_wine(folder: Path, progress: Progress) -> Trained:
         ]
     )
     _fit(model, known, known_classes.tolist(), WINE_EPOCHS, learning_rate=1e-2, progress=progress)
-    answers = _saved(model, folder).predict(held_out, verbose=0)
+    answers = _saved(keras.Model(model.inputs, model.outputs), folder).predict(held_out, verbose=0)
     return Trained(
         labels=[f"cultivar {number + 1}" for number in range(len(wine.target_names))],
         expected=held_out_classes.tolist(),

@@ -11,6 +11,8 @@ from modelhub import postgres
 from modelhub.conf import config as modelhub_config
 from tests import environment
 
+pytest_plugins = ["tests.sample_store"]
+
 # Nothing of a test run must survive a power cut.
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 

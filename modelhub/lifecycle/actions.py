@@ -143,7 +143,8 @@ def _request(kind: Any, version: ModelVersion, user: User | None, source: str, r
         operation.save(force_insert=True)
         if result is None:
             # A task that failed (Postgres away) is delivered again; what succeeded is in the operation's row.
-            async_task(DISPATCH, str(operation.pk), present.desired_state, save=False, ack_failure=False)
+            args = (str(operation.pk), present.pk, present.desired_state)
+            async_task(DISPATCH, *args, save=False, ack_failure=False)
     return operation
 
 

@@ -143,6 +143,8 @@ def record_ended(reports: Iterable[OperationEnded]) -> None:
     """Ends operations and wakes who waits for them, at commit."""
     for report in reports:
         error = storable(report.error)
+        if (report.result or {}).get("status") == "not_loaded":
+            _forget_error(report)
         if error is None:
             values: dict[str, Any] = {
                 "status": OperationStatus.SUCCEEDED,
@@ -158,6 +160,15 @@ def record_ended(reports: Iterable[OperationEnded]) -> None:
             notify(OPERATION_CHANNEL, report.operation_id)
         else:
             logger.warning("operation %s ended in loaderd after it had ended in the registry", report.operation_id)
+
+
+def _forget_error(report: OperationEnded) -> None:
+    """An unload clears an error also when it is older than the daemon, which then does not know of it."""
+    in_error = ModelVersion.objects.filter(operations__pk=report.operation_id, status=Status.ERROR)
+    for model_id in in_error.values_list("model_id", flat=True):
+        record_states(
+            [StateReport(model_id, ModelState.UNLOADED, "the error was put aside", report.at, report.operation_id)]
+        )
 
 
 def record_progress(reports: Iterable[OperationProgress]) -> None:

@@ -25,32 +25,28 @@ MAX_ATTEMPTS = 5
 logger = logging.getLogger(__name__)
 
 
-def dispatch(operation_id: str, desired_before: str) -> None:
+def dispatch(operation_id: str, version_id: int, desired_before: str) -> None:
     """Hands an operation to loaderd, after those of the same model that were asked for earlier.
 
     Safe to repeat: loaderd knows the operations that it took. desired_before: what a load that cannot be
     delivered puts back. Errors of loaderd end the operation; those of Postgres are raised, and the queue
     delivers again.
     """
-    version_id = (
-        Operation.objects.filter(pk=operation_id, status__in=ACTIVE).values_list("version_id", flat=True).first()
-    )
-    if version_id is None:
-        return  # ended meanwhile
     with _one_at_a_time(version_id):
+        active = Operation.objects.filter(version_id=version_id, status__in=ACTIVE).order_by("requested_at")
+        in_order = list(active.select_related("version__lineage"))
+        position = next((n for n, operation in enumerate(in_order) if str(operation.pk) == operation_id), None)
+        if position is None:
+            return  # ended meanwhile
         # An earlier one may have been claimed by a worker that died before it reached loaderd.
-        in_order = Operation.objects.filter(version_id=version_id, status__in=ACTIVE).order_by("requested_at")
-        for operation in in_order.select_related("version__lineage"):
-            is_ours = str(operation.pk) == operation_id
+        for operation in in_order[: position + 1]:
             try:
                 _hand_over(operation)
             except LoaderdError as error:
                 # The failure of an earlier one is told by its own task.
-                if is_ours or isinstance(error, LoaderUnreachable):
-                    _fail(operation_id, version_id, error, desired_before)
+                if operation is in_order[position] or isinstance(error, LoaderUnreachable):
+                    _fail(in_order[position], error, desired_before)
                     return
-            if is_ours:
-                return
 
 
 @contextlib.contextmanager
@@ -88,17 +84,16 @@ def _hand_over(operation: Operation) -> None:
         client.unload(operation.version.model_id, str(operation.pk), user)
 
 
-def _fail(operation_id: str, version_id: int, error: LoaderdError, desired_before: str) -> None:
+def _fail(operation: Operation, error: LoaderdError, desired_before: str) -> None:
     """Ends an operation that loaderd did not take, as if it had not been asked for."""
     with transaction.atomic():
-        operation = Operation.objects.only("kind").get(pk=operation_id)
         if operation.kind == OperationKind.LOAD:
-            ModelVersion.objects.filter(pk=version_id).update(desired_state=desired_before)
-        failed = Operation.objects.filter(pk=operation_id, status__in=ACTIVE).update(
+            ModelVersion.objects.filter(pk=operation.version_id).update(desired_state=desired_before)
+        failed = Operation.objects.filter(pk=operation.pk, status__in=ACTIVE).update(
             status=OperationStatus.FAILED, finished_at=timezone.now(), error=error.to_message()
         )
         if failed:
-            notify(OPERATION_CHANNEL, operation_id)
+            notify(OPERATION_CHANNEL, str(operation.pk))
         else:
             transaction.set_rollback(True)
-    logger.warning("operation %s was not taken: %s", operation_id, error.message)
+    logger.warning("%s was not taken: %s", operation, error.message)

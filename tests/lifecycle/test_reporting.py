@@ -166,6 +166,17 @@ def test_an_operation_ends_as_loaderd_says(
     assert operation.finished_at is not None
 
 
+def test_an_unload_puts_aside_an_error_that_is_older_than_the_daemon(
+    version: ModelVersion, tell: Callable[..., None]
+) -> None:
+    ModelVersion.objects.filter(pk=version.pk).update(status=ModelState.ERROR.value, last_error="it died")
+    operation = Operation.objects.create(kind="unload", version=version, requested_by_name="ada")
+    tell(OperationEnded(str(operation.pk), NOW, result={"model_id": version.model_id, "status": "not_loaded"}))
+    assert (row().status, row().last_error) == ("unloaded", "it died")
+    change = StateChange.objects.get()
+    assert (change.from_state, change.to_state, change.actor) == ("error", "unloaded", "ada")
+
+
 def test_an_end_is_final(version: ModelVersion, tell: Callable[..., None], caplog: pytest.LogCaptureFixture) -> None:
     operation = Operation.objects.create(kind="load", version=version, status="cancelled")
     tell(OperationEnded(str(operation.pk), NOW, result={}))

@@ -27,7 +27,7 @@ def test_a_load_is_handed_over_with_its_spec_and_user(
     version: ModelVersion, admin: User, silent_loaderd: FakeLoaderd
 ) -> None:
     operation = load(version, admin)
-    dispatch(str(operation.pk), "unloaded")
+    dispatch(str(operation.pk), operation.version_id, "unloaded")
     [command] = silent_loaderd.received
     assert (command["command"], command["operation_id"], command["user"]) == ("load", str(operation.pk), "ada")
     assert command["spec"]["model_id"] == "topic-v1"
@@ -39,7 +39,7 @@ def test_a_load_is_handed_over_with_its_spec_and_user(
 def test_an_unload_is_handed_over(version: ModelVersion, silent_loaderd: FakeLoaderd) -> None:
     ModelVersion.objects.update(status="loaded")
     operation = request_unload(version, user=None, source="admin")
-    dispatch(str(operation.pk), "loaded")
+    dispatch(str(operation.pk), operation.version_id, "loaded")
     assert silent_loaderd.received == [
         {"command": "unload", "model_id": "topic-v1", "operation_id": str(operation.pk), "user": "admin"}
     ]
@@ -47,9 +47,9 @@ def test_an_unload_is_handed_over(version: ModelVersion, silent_loaderd: FakeLoa
 
 def test_a_redelivered_task_is_harmless(version: ModelVersion, silent_loaderd: FakeLoaderd) -> None:
     operation = load(version)
-    dispatch(str(operation.pk), "unloaded")
+    dispatch(str(operation.pk), operation.version_id, "unloaded")
     began_at = stored(operation).started_at
-    dispatch(str(operation.pk), "unloaded")
+    dispatch(str(operation.pk), operation.version_id, "unloaded")
     assert len(silent_loaderd.received) == 2
     assert silent_loaderd.executed == [str(operation.pk)]
     assert (stored(operation).attempts, stored(operation).started_at) == (2, began_at)
@@ -58,7 +58,7 @@ def test_a_redelivered_task_is_harmless(version: ModelVersion, silent_loaderd: F
 def test_an_operation_that_has_ended_is_not_sent(version: ModelVersion, silent_loaderd: FakeLoaderd) -> None:
     operation = load(version)
     Operation.objects.update(status=OperationStatus.CANCELLED)
-    dispatch(str(operation.pk), "unloaded")
+    dispatch(str(operation.pk), operation.version_id, "unloaded")
     assert silent_loaderd.received == []
     assert stored(operation).status == "cancelled"
 
@@ -67,7 +67,7 @@ def test_without_loaderd_it_fails_and_the_wish_is_put_back(
     version: ModelVersion, loaderd_is_heard: LoaderStatus
 ) -> None:
     operation = load(version)
-    dispatch(str(operation.pk), "unloaded")
+    dispatch(str(operation.pk), operation.version_id, "unloaded")
     operation = stored(operation)
     assert (operation.status, operation.error["code"]) == ("failed", "loaderd_unreachable")
     assert operation.version.desired_state == "unloaded"
@@ -76,21 +76,21 @@ def test_without_loaderd_it_fails_and_the_wish_is_put_back(
 def test_a_wish_of_before_the_failed_load_stays(version: ModelVersion, loaderd_is_heard: LoaderStatus) -> None:
     ModelVersion.objects.update(desired_state="loaded", status="error")
     operation = load(version)
-    dispatch(str(operation.pk), "loaded")
+    dispatch(str(operation.pk), operation.version_id, "loaded")
     assert stored(operation).version.desired_state == "loaded"
 
 
 def test_what_loaderd_refuses_fails_with_its_reason(version: ModelVersion, silent_loaderd: FakeLoaderd) -> None:
     silent_loaderd.refuse_with = StateForbids("Not today.", weekday="Monday")
     operation = load(version)
-    dispatch(str(operation.pk), "unloaded")
+    dispatch(str(operation.pk), operation.version_id, "unloaded")
     assert stored(operation).error == {"code": "state_forbids", "message": "Not today.", "facts": {"weekday": "Monday"}}
 
 
 def test_a_path_that_leads_out_of_the_store_is_refused_here(version: ModelVersion, silent_loaderd: FakeLoaderd) -> None:
     ModelVersion.objects.update(path="../elsewhere")
     operation = load(version)
-    dispatch(str(operation.pk), "unloaded")
+    dispatch(str(operation.pk), operation.version_id, "unloaded")
     assert stored(operation).error["code"] == "artifact_refused"
     assert silent_loaderd.received == []
 
@@ -98,7 +98,7 @@ def test_a_path_that_leads_out_of_the_store_is_refused_here(version: ModelVersio
 def test_deliveries_are_counted_and_end(version: ModelVersion, silent_loaderd: FakeLoaderd) -> None:
     operation = load(version)
     Operation.objects.update(attempts=MAX_ATTEMPTS)
-    dispatch(str(operation.pk), "unloaded")
+    dispatch(str(operation.pk), operation.version_id, "unloaded")
     assert stored(operation).status == "failed"
     assert f"begun {MAX_ATTEMPTS} times" in stored(operation).error["message"]
     assert silent_loaderd.received == []
@@ -109,7 +109,7 @@ def test_a_command_that_overtook_an_earlier_one_of_its_model_lets_it_go_first(
 ) -> None:
     first = load(version)
     second = request_unload(version, user=None, source="api")
-    dispatch(str(second.pk), "loaded")
+    dispatch(str(second.pk), second.version_id, "loaded")
     assert [command["operation_id"] for command in silent_loaderd.received] == [str(first.pk), str(second.pk)]
-    dispatch(str(first.pk), "unloaded")
+    dispatch(str(first.pk), first.version_id, "unloaded")
     assert silent_loaderd.executed == [str(first.pk), str(second.pk)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
@@ -36,6 +37,18 @@ class Recorder(asyncio.Transport):
         self.closed = True
 
 
+def sent_by(scenario: Callable[[wire.Connection], None]) -> bytes:
+    """The bytes that a connection writes."""
+
+    async def run() -> bytes:
+        sender, transport, _ = connected()
+        scenario(sender)
+        await asyncio.sleep(0)
+        return bytes(transport.written)
+
+    return asyncio.run(run())
+
+
 def connected() -> tuple[wire.Connection, Recorder, list[wire.Message]]:
     messages: list[wire.Message] = []
     connection = wire.Connection(lambda _, message: messages.append(message), lambda _: None)
@@ -50,12 +63,14 @@ bodies = st.lists(st.lists(st.binary(max_size=200), max_size=3), min_size=1, max
 @settings(deadline=None)  # other processes share the machine
 @given(bodies, st.lists(st.integers(1, 100), min_size=1, max_size=20))
 def test_messages_arrive_as_they_were_sent(sent: list[list[bytes]], cuts: list[int]) -> None:
-    sender, transport, _ = connected()
-    receiver, _, messages = connected()
-    with mock.patch.object(wire, "FRAGMENT_BYTES", 64):
+    def scenario(sender: wire.Connection) -> None:
         for number, chunks in enumerate(sent):
             sender.send(number, wire.Kind.INFER, b"head %d" % number, *chunks)
-    stream, at, turn = bytes(transport.written), 0, 0
+
+    with mock.patch.object(wire, "FRAGMENT_BYTES", 64):
+        stream = sent_by(scenario)
+    receiver, _, messages = connected()
+    at, turn = 0, 0
     while at < len(stream):
         receiver.data_received(stream[at : at + cuts[turn % len(cuts)]])
         at, turn = at + cuts[turn % len(cuts)], turn + 1
@@ -64,39 +79,52 @@ def test_messages_arrive_as_they_were_sent(sent: list[list[bytes]], cuts: list[i
 
 
 def test_a_small_message_passes_a_large_one() -> None:
-    sender, transport, _ = connected()
+    def scenario(sender: wire.Connection) -> None:
+        sender.pause_writing()
+        sender.send(1, wire.Kind.INFER, b"", bytes(5 * wire.FRAGMENT_BYTES))
+        sender.send(2, wire.Kind.INFER, b"", b"small")
+        sender.send(3, wire.Kind.INFER, b"", bytes(2 * wire.FRAGMENT_BYTES))
+        sender.resume_writing()
+
     receiver, _, messages = connected()
-    sender.pause_writing()
-    sender.send(1, wire.Kind.INFER, b"", bytes(5 * wire.FRAGMENT_BYTES))
-    sender.send(2, wire.Kind.INFER, b"", b"small")
-    sender.send(3, wire.Kind.INFER, b"", bytes(2 * wire.FRAGMENT_BYTES))
-    assert not transport.written
-    sender.resume_writing()
-    receiver.data_received(bytes(transport.written))
+    receiver.data_received(sent_by(scenario))
     assert [message.request_id for message in messages] == [2, 3, 1]
 
 
 def test_a_cancelled_message_is_sent_no_further_and_forgotten_by_the_receiver() -> None:
-    sender, transport, _ = connected()
+    def scenario(sender: wire.Connection) -> None:
+        sender.send(1, wire.Kind.INFER, b"", *[bytes(wire.FRAGMENT_BYTES)] * 2)
+        sender.pause_writing()
+        sender.send(2, wire.Kind.INFER, b"", bytes(5 * wire.FRAGMENT_BYTES))
+        sender.send(3, wire.Kind.INFER, b"", bytes(5 * wire.FRAGMENT_BYTES))
+        sender.cancel(2, b"gone")
+        sender.resume_writing()
+
     receiver, _, messages = connected()
-    sender.pause_writing()
-    sender.send(1, wire.Kind.INFER, b"", bytes(5 * wire.FRAGMENT_BYTES))
-    sender.send(2, wire.Kind.INFER, b"", bytes(5 * wire.FRAGMENT_BYTES))
-    sender.cancel(1, b"gone")
-    sender.resume_writing()
-    receiver.data_received(bytes(transport.written))
+    receiver.data_received(sent_by(scenario))
     assert sorted((m.request_id, m.kind, len(m.body)) for m in messages) == [
-        (1, wire.Kind.CANCEL, 0),
-        (2, wire.Kind.INFER, 5 * wire.FRAGMENT_BYTES),
+        (1, wire.Kind.INFER, 2 * wire.FRAGMENT_BYTES),
+        (2, wire.Kind.CANCEL, 0),
+        (3, wire.Kind.INFER, 5 * wire.FRAGMENT_BYTES),
+    ]
+
+
+def test_the_receiver_forgets_the_beginning_of_a_cancelled_message() -> None:
+    begun = sent_by(lambda sender: sender.send(1, wire.Kind.INFER, b"", bytes(2 * wire.FRAGMENT_BYTES)))
+    cancelled = sent_by(lambda sender: sender.cancel(1, b"gone"))
+    again = sent_by(lambda sender: sender.send(1, wire.Kind.INFER, b"", b"another"))
+    receiver, _, messages = connected()
+    receiver.data_received(begun[: len(begun) // 2] + cancelled + again)
+    assert [(m.kind, m.head, bytes(m.body)) for m in messages] == [
+        (wire.Kind.CANCEL, b"gone", b""),
+        (wire.Kind.INFER, b"", b"another"),
     ]
 
 
 def test_a_peer_that_sends_without_end_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wire, "MAX_BODY_BYTES", 2 * wire.FRAGMENT_BYTES)
-    sender, sent, _ = connected()
     receiver, transport, messages = connected()
-    sender.send(1, wire.Kind.INFER, b"", bytes(3 * wire.FRAGMENT_BYTES))
-    receiver.data_received(bytes(sent.written))
+    receiver.data_received(sent_by(lambda sender: sender.send(1, wire.Kind.INFER, b"", bytes(3 * wire.FRAGMENT_BYTES))))
     assert transport.closed
     assert not messages
 
