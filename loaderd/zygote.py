@@ -36,7 +36,7 @@ def thread_count() -> int:
 def serve(link: socket.socket, framework: Framework, supervisor_pid: int) -> None:
     """Imports the framework, then forks a model process per request until the supervisor closes the link."""
     started = time.monotonic()
-    framework.import_library()
+    framework.ensure_imported()
     import loaderd.worker.main  # noqa: F401 - imported here so that no child pays for it
 
     gc.collect()

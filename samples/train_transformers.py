@@ -22,6 +22,7 @@ from samples.trainer import SEED, Progress, Trained, main
 LIBRARIES = ("torch", "transformers", "tokenizers", "safetensors")
 VOCABULARY = 2_000
 MAX_TOKENS = 128
+SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 EPOCHS = 16
 BATCH = 16
 LEARNING_RATE = 5e-4
@@ -47,12 +48,14 @@ def train_bert(task: str, folder: Path, progress: Progress) -> Trained:
 
 
 def _tokenizer(texts: list[str]) -> Any:
+    """A WordPiece tokenizer of the texts' own pieces; the same texts give the same one."""
     pieces = BertWordPieceTokenizer(lowercase=True)
-    pieces.train_from_iterator(texts, vocab_size=VOCABULARY, min_frequency=2, show_progress=False)
-    # A vocabulary comes out in an order of its own each time; sorted, the same corpus gives the same model.
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    ordered = special + sorted(pieces.get_vocab().keys() - set(special))
-    made = BertWordPieceTokenizer(vocab={piece: number for number, piece in enumerate(ordered)}, lowercase=True)
+    letters = sorted(set(pieces.normalize(" ".join(texts))) - {" "})
+    # The trainer numbers single letters in the order in which it happens to meet them, and settles ties between
+    # equally frequent pieces by number. So they get their numbers first.
+    first = [*SPECIAL_TOKENS, *letters, *(f"##{letter}" for letter in letters)]
+    pieces.train_from_iterator(texts, vocab_size=VOCABULARY, min_frequency=2, special_tokens=first, show_progress=False)
+    made = BertWordPieceTokenizer(vocab=pieces.get_vocab(), lowercase=True)
     return BertTokenizerFast(tokenizer_object=made._tokenizer, model_max_length=MAX_TOKENS)
 
 

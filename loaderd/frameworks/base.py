@@ -104,6 +104,13 @@ class Framework(ABC):
     """One kind of model."""
 
     name: str
+    _is_imported = False
+
+    def ensure_imported(self) -> None:
+        """Imports the library once; a forked child finds it done by its zygote."""
+        if not self._is_imported:
+            self.import_library()
+            self._is_imported = True
 
     @abstractmethod
     def import_library(self) -> None:

@@ -78,7 +78,7 @@ async def _live(sock: socket.socket, spec: ModelSpec, data_socket_path: str, fra
     draining: asyncio.Task[None] | None = None
     next_command = asyncio.ensure_future(channel.receive())  # ends the process when the supervisor goes
     try:
-        framework.import_library()
+        framework.ensure_imported()
         compute.start()
         model = await loaded
         door = Door(spec, model.signature, compute)

@@ -2,7 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
+from collections.abc import Iterator
+
 from loaderd.frameworks.base import Artifact, Framework, LoadedModel, ReportProgress
+
+
+@contextlib.contextmanager
+def _not_importable(name: str) -> Iterator[None]:
+    """Makes `import name` fail meanwhile, unless it was imported before.
+
+    all_estimators() (skops calls it too) walks over sklearn's bridges to other array libraries, and that to
+    torch imports the whole of it: 180 MB more to copy at each fork.
+    """
+    if name in sys.modules:
+        yield
+        return
+    sys.modules[name] = None  # type: ignore[assignment]  # how the import system is told so
+    try:
+        yield
+    finally:
+        del sys.modules[name]
 
 
 class SklearnFramework(Framework):
@@ -14,11 +35,13 @@ class SklearnFramework(Framework):
         import narwhals.stable.v2.dependencies as narwhals
         from sklearn.utils import all_estimators
 
-        import loaderd.frameworks.sklearn.reading
+        with _not_importable("torch"):
+            import loaderd.frameworks.sklearn.reading
+
+            # A pipeline may name any of them; importing one takes longer than loading most models.
+            all_estimators()
         from loaderd.frameworks.sklearn.estimator import thread_pools
 
-        # A pipeline may name any of them; importing one takes longer than loading most models.
-        all_estimators()
         # Both look around on their first call, 15 ms each, and remember.
         narwhals.is_into_dataframe([])
         thread_pools()

@@ -21,6 +21,8 @@ from tests.loaderd.worker.process import ModelProcess
 
 TOKEN = "everything"
 SECONDS = 20
+# httpx's pool closes connections that it finds idle, now and then one that another thread has just taken.
+KEEP_ALL = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=None)
 
 
 def digest(token: str) -> str:
@@ -125,7 +127,9 @@ class Door:
 
     def http(self, token: str | None = TOKEN) -> httpx.Client:
         headers = {} if token is None else {"Authorization": f"Token {token}"}
-        client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", headers=headers, timeout=SECONDS)
+        client = httpx.Client(
+            base_url=f"http://127.0.0.1:{self.port}", headers=headers, timeout=SECONDS, limits=KEEP_ALL
+        )
         self._http.append(client)
         return client
 

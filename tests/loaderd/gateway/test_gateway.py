@@ -69,7 +69,9 @@ class TestBatching:
 class TestFailing:
     def test_a_killed_model_fails_its_requests_only(self, fresh: Served, gate: Path, pool: ThreadPoolExecutor) -> None:
         model = fresh.models["echo-v1"]
-        doomed = [pool.submit(infer, fresh, f"gate:{gate}"), pool.submit(infer, fresh, "waits")]
+        doomed = [pool.submit(infer, fresh, f"gate:{gate}")]
+        model.wait_for(in_flight=1)
+        doomed.append(pool.submit(infer, fresh, "waits"))
         model.wait_for(in_flight=2)
         os.kill(model.process.pid, signal.SIGKILL)
         for one in doomed:
@@ -93,7 +95,9 @@ class TestFailing:
 
     def test_unloading_finishes_what_is_in_flight(self, fresh: Served, gate: Path, pool: ThreadPoolExecutor) -> None:
         model = fresh.models["echo-v1"]
-        busy, queued = pool.submit(infer, fresh, f"gate:{gate}"), pool.submit(infer, fresh, "queued")
+        busy = pool.submit(infer, fresh, f"gate:{gate}")
+        model.wait_for(in_flight=1)
+        queued = pool.submit(infer, fresh, "queued")
         model.wait_for(in_flight=2)
         fresh.change("echo-v1", state="unloading", socket=None)
         assert infer(fresh, "too late").status_code == 409
