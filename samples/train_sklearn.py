@@ -17,7 +17,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import Pipeline, make_pipeline, make_union
 
 from samples.emails import examples
-from samples.trainer import SEED, Progress, Trained, main
+from samples.trainer import SEED, Progress, Train, Trained, main
 
 LIBRARIES = ("scikit-learn", "skops", "numpy")
 WORDS_AND_MARKS = r"(?u)\b\w+\b|[?!]"  # a question mark tells more of an intent than most words
@@ -89,7 +89,7 @@ def _saved(model: Any, folder: Path) -> Any:
     return skops.io.load(path, trusted=None)
 
 
-TRAINS = {
+TRAINS: dict[str, Train] = {
     "sentiment-sklearn-v1.0": partial(train_on_emails, word_model, "sentiment"),
     "sentiment-sklearn-v2.0": partial(train_on_emails, hashed_model, "sentiment"),
     "topic-sklearn-v1.0": partial(train_on_emails, hashed_model, "topic"),

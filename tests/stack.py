@@ -19,6 +19,8 @@ from typing import Any
 import httpx
 import psutil
 
+from loaderd.client import LoaderClient
+from tests.deadline import wait_until
 from tests.environment import for_child
 
 PROJECT_DIR = Path(__file__).resolve().parent.parent
@@ -163,18 +165,19 @@ class Stack:
     def api(self) -> httpx.Client:
         return httpx.Client(base_url=self.web, headers=dict(self.headers), timeout=120)
 
+    def wait_for_zygotes(self) -> None:
+        """Returns when every framework of the store is imported: until then memory and times are not at rest."""
+        client = LoaderClient(self.state_dir / "run" / "control.sock")
+        with self.api() as api:
+            wanted = {version["framework"] for version in api.get("/api/models/").json()}
+
+        def are_ready() -> bool:
+            zygotes = client.status()["facts"]["zygotes"]
+            return wanted <= {name for name, zygote in zygotes.items() if zygote["ready"]}
+
+        wait_until(are_ready, 120, "every zygote has imported its framework")
+
     def loaderd(self) -> psutil.Process:
         """The supervisor's process, as the health endpoint names it."""
         with self.api() as api:
             return psutil.Process(api.get("/api/models/health").json()["loaderd"]["pid"])
-
-
-def wait_until(condition: Callable[[], Any], what: str, seconds: float = 30.0) -> Any:
-    """The condition's first true value; raises AssertionError naming `what` after `seconds`."""
-    deadline = time.monotonic() + seconds
-    pause = threading.Event()
-    while not (value := condition()):
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {seconds:g} s: {what}")
-        pause.wait(0.02)
-    return value

@@ -19,7 +19,8 @@ def stack(sample_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     shutil.copytree(sample_store, models_dir)
     stack = Stack(folder / "var", models_dir)
     try:
-        yield stack.start()
+        stack.start().wait_for_zygotes()
+        yield stack
     finally:
         if stack.process is not None and stack.process.poll() is None:
             stack.stop()

@@ -9,9 +9,10 @@ import httpx
 import psutil
 import pytest
 
-from tests.stack import Stack, wait_until
+from tests.deadline import wait_until
+from tests.stack import Stack
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("stack")]
+pytestmark = [pytest.mark.timeout(480), pytest.mark.xdist_group("stack")]
 
 MODEL = "sentiment-sklearn-v1.0"
 OTHER = "topic-sklearn-v1.0"
@@ -25,7 +26,7 @@ def test_a_killed_model_process_is_reported_with_its_signal_and_harms_no_other(a
     for model_id in (MODEL, OTHER):
         assert api.post(f"/api/models/{model_id}/load").status_code == 200
     os.kill(api.get(f"/api/models/{MODEL}").json()["runtime"]["pid"], signal.SIGKILL)
-    wait_until(lambda: api.get(f"/api/models/{MODEL}").json()["status"] == "error", "the death is reported")
+    wait_until(lambda: api.get(f"/api/models/{MODEL}").json()["status"] == "error", 30, "the death is reported")
     assert "SIGKILL" in api.get(f"/api/models/{MODEL}").json()["last_error"]
     assert answers(api, OTHER)
     assert api.post(f"/api/models/{MODEL}/load").status_code == 200
@@ -40,15 +41,15 @@ def test_a_killed_loaderd_is_never_shown_as_loaded_and_comes_back_with_its_model
     model = psutil.Process(api.get(f"/api/models/{MODEL}").json()["runtime"]["pid"])
     old = stack.loaderd()
     old.kill()
-    wait_until(lambda: not model.is_running(), "no orphan is left", 10)
+    wait_until(lambda: not model.is_running(), 10, "no orphan is left")
 
     def back() -> bool:
         detail = api.get(f"/api/models/{MODEL}").json()
         return detail["status"] == "loaded" and detail["runtime"]["pid"] != model.pid
 
-    wait_until(back, "loaded again without a person", 60)
+    wait_until(back, 60, "loaded again without a person")
     assert stack.loaderd().pid != old.pid
-    wait_until(lambda: answers(api, MODEL), "it answers again")
+    wait_until(lambda: answers(api, MODEL), 30, "it answers again")
     api.post(f"/api/models/{MODEL}/unload")
 
 
@@ -57,14 +58,14 @@ def test_while_loaderd_is_away_commands_say_so(stack: Stack, api: httpx.Client) 
     loaderd.suspend()
     try:
         wait_until(
-            lambda: api.get("/api/models/health").json()["loaderd"]["reachable"] is False, "its silence is seen", 30
+            lambda: api.get("/api/models/health").json()["loaderd"]["reachable"] is False, 30, "its silence is seen"
         )
         refused = api.post(f"/api/models/{MODEL}/load")
         assert refused.status_code == 503
         assert "loaderd" in refused.json()["error"]["message"]
     finally:
         loaderd.resume()
-    wait_until(lambda: api.get("/api/models/health").json()["loaderd"]["reachable"], "it is heard again", 30)
+    wait_until(lambda: api.get("/api/models/health").json()["loaderd"]["reachable"], 30, "it is heard again")
     assert api.post(f"/api/models/{MODEL}/load").status_code == 200
     api.post(f"/api/models/{MODEL}/unload")
 
@@ -91,7 +92,7 @@ def test_a_killed_web_server_comes_back(stack: Stack) -> None:
         except httpx.TransportError:
             return False
 
-    wait_until(alive, "the web server answers again", 60)
+    wait_until(alive, 60, "the web server answers again")
 
 
 def _parent_line(process: psutil.Process) -> str:

@@ -11,7 +11,8 @@ import httpx
 import psutil
 import pytest
 
-from tests.stack import PASSWORD, Stack, wait_until
+from tests.deadline import wait_until
+from tests.stack import PASSWORD, Stack
 
 pytestmark = [pytest.mark.timeout(400), pytest.mark.xdist_group("up")]
 
@@ -67,7 +68,7 @@ def test_kill_9_of_up_leaves_no_part_and_the_next_start_works(own_stack: Stack) 
     def only_postgres() -> bool:
         return all("postgres" in " ".join(p.cmdline()) for p in own_stack.family())
 
-    wait_until(only_postgres, "web, queue and loaderd end with their parent", 30)
+    wait_until(only_postgres, 30, "web, queue and loaderd end with their parent")
     own_stack.output.clear()
     own_stack.start()
     assert own_stack.stop() == 0

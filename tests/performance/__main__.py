@@ -20,11 +20,10 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from loaderd.client import LoaderClient
 from loaderd.protocol import ArtifactFile, ModelSpec
 from loaderd.resources import memory_of
 from tests.performance.cold import cold_spawn_seconds, in_process_seconds
-from tests.stack import Stack, wait_until
+from tests.stack import Stack
 
 ROUNDS = 9
 TFIDF, FOREST, MINILM = "bench-tfidf-v1.0", "bench-forest-v1.0", "bench-minilm-v1.0"
@@ -54,7 +53,7 @@ class Bench:
 
     def run(self) -> None:
         loaderd = self.stack.loaderd()
-        wait_until(lambda: self._zygotes_ready(), "every zygote has imported its framework", 120)
+        self.stack.wait_for_zygotes()
         specs = {model_id: self._spec(model_id) for model_id in (TFIDF, FOREST, MINILM)}
         shares: list[float] = []
         for model_id, name in ((TFIDF, "TF-IDF"), (MINILM, "MiniLM"), (FOREST, "200 MB forest")):
@@ -83,18 +82,6 @@ class Bench:
     def _add(self, name: str, value: float, unit: str, target: float | None, detail: str = "") -> None:
         self.figures.append(Figure(name, value, unit, target, detail))
         print(f"  {name}: {value:.3g} {unit} {detail}", flush=True)
-
-    def _zygotes_ready(self) -> bool:
-        zygotes = self._loader_client().status()["facts"]["zygotes"]
-        return len(zygotes) >= 3 and all(zygote["ready"] for zygote in zygotes.values())
-
-    def _loader_client(self) -> LoaderClient:
-        (socket_path,) = [
-            path
-            for path in (self.stack.state_dir / "run" / "control.sock", *Path("/tmp").glob("modelhub-*/control.sock"))
-            if path.exists()
-        ][:1]
-        return LoaderClient(socket_path)
 
     def _spec(self, model_id: str) -> ModelSpec:
         """The spec as the registry would send it, for the comparisons outside the product."""

@@ -90,7 +90,7 @@ class Command(BaseCommand):
         self._console().print(table)
 
     def _list(self, store: Path, wanted: list[Sample], as_json: bool) -> None:
-        rows = [
+        rows: list[dict[str, Any]] = [
             {
                 "model_id": found.model_id,
                 "type": found.type,
@@ -106,7 +106,7 @@ class Command(BaseCommand):
             return
         table = Table(title=f"Sample models, store {store}", title_justify="left")
         for heading in ("model", "framework", "in store", "accuracy", "description"):
-            table.add_column(heading)
+            table.add_column(heading, no_wrap=heading == "model")
         for row in rows:
             accuracy = _share(row["performance_metrics"].get("accuracy"))
             table.add_row(
@@ -115,7 +115,7 @@ class Command(BaseCommand):
         self._console().print(table)
 
     def _console(self) -> Console:
-        return Console(file=self.stdout._out)  # type: ignore[attr-defined]
+        return Console(file=self.stdout._out)
 
 
 def _told(store: Path, outcome: Outcome) -> dict[str, Any]:
