@@ -125,6 +125,8 @@ class GatewayLink:
         elif message.get("event") == "listening":
             self._listening = {"host": self._config.inference_host, "port": message["port"]}
             log.info("inference on http://%s:%d", self._config.inference_host, message["port"])
+        elif message.get("event") == "failed":
+            log.error("%s", message["error"]["message"])
         elif message.get("event") == "routed":
             routed = self._routed.get(message["serial"])
             if routed is not None and not routed.done():
