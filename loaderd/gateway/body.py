@@ -22,10 +22,11 @@ class BodyTooLarge(LoaderdError):
     code = "body_too_large"
     http_status = 413
 
-    def __init__(self) -> None:
-        super().__init__(
-            f"The request's body passes {MAX_BODY_BYTES} bytes; send fewer items at once.", limit_bytes=MAX_BODY_BYTES
-        )
+
+def _too_large() -> BodyTooLarge:
+    return BodyTooLarge(
+        f"The request's body passes {MAX_BODY_BYTES} bytes; send fewer items at once.", limit_bytes=MAX_BODY_BYTES
+    )
 
 
 class Disconnected(Exception):
@@ -75,7 +76,7 @@ class Body:
         Raises BodyTooLarge, Disconnected, and InvalidInput when it cannot be decompressed.
         """
         if announced_bytes is not None and announced_bytes > MAX_BODY_BYTES:
-            raise BodyTooLarge
+            raise _too_large()
         inflate = _inflater(encoding)
         # What does not say how large it will be counts as the largest.
         share_bytes = MAX_BODY_BYTES if announced_bytes is None or inflate is not None else announced_bytes
@@ -88,7 +89,7 @@ class Body:
             for piece in (message["body"],) if inflate is None else inflate(message["body"]):
                 size += len(piece)
                 if size > MAX_BODY_BYTES:
-                    raise BodyTooLarge
+                    raise _too_large()
                 if size > SMALL_BODY_BYTES and not self._reserved_bytes:
                     await self._reserve(share_bytes)
                 if piece:

@@ -34,6 +34,10 @@ class Exit:
         return f"was ended by {name}{hint}"
 
 
+_watched: set[int] = set()
+"""Pids that have a Child: nobody else may reap them."""
+
+
 class Child:
     """One watched process. `exited` resolves to its Exit once it is reaped: from then on its memory is back."""
 
@@ -42,6 +46,7 @@ class Child:
         self.exited: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
         self._popen = popen
         self._pidfd = os.pidfd_open(pid)
+        _watched.add(pid)
         asyncio.get_running_loop().add_reader(self._pidfd, self._reap)
 
     @property
@@ -69,6 +74,7 @@ class Child:
             return
         asyncio.get_running_loop().remove_reader(self._pidfd)
         os.close(self._pidfd)
+        _watched.discard(self.pid)
         ended = Exit(status=result.si_status) if result.si_code == os.CLD_EXITED else Exit(signal=result.si_status)
         if self._popen is not None:  # it would wait for the pid itself otherwise
             self._popen.returncode = ended.status if ended.signal is None else -ended.signal
@@ -93,10 +99,13 @@ def spawn(arguments: Sequence[str], *, pass_fds: Sequence[int], log_fd: int | No
     return Child(popen.pid, popen)
 
 
-def reap_strangers(known_pids: set[int]) -> None:
-    """Reaps descendants that were adopted (what a model started and left behind) and have ended."""
+def reap_strangers() -> None:
+    """Reaps descendants that were adopted (what a model started and left behind) and have ended.
+
+    Not to be called while a zygote forks: its process is ours before we know its pid.
+    """
     with contextlib.suppress(ChildProcessError):
         while (waiting := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
-            if waiting.si_pid in known_pids:
+            if waiting.si_pid in _watched:
                 return  # its own watcher reaps it; the rest is for the next round
             os.waitpid(waiting.si_pid, os.WNOHANG)

@@ -211,7 +211,8 @@ class Daemon:
     async def _heartbeat(self) -> None:
         runtimes = {name: m.runtime for name, m in self._models.items() if m.state is ModelState.LOADED}
         self.report(Heartbeat(time.time(), self._facts(), runtimes))
-        self._reap_strangers()
+        if self._zygotes.births == 0:
+            reap_strangers()
 
     async def _count_usage(self) -> None:
         await asyncio.gather(*(model.count_usage() for model in self._models.values()))
@@ -221,11 +222,6 @@ class Daemon:
             self._gpu_bytes = await asyncio.to_thread(self._gpus.bytes_by_pid)
         for model in list(self._models.values()):
             await model.observe()
-
-    def _reap_strangers(self) -> None:
-        if self._zygotes.births == 0:
-            models = {m.process.child.pid for m in self._models.values() if m.process is not None}
-            reap_strangers(models | self._zygotes.pids() | self._gateway.pids())
 
     def _facts(self) -> dict[str, Any]:
         return {

@@ -66,10 +66,7 @@ class GatewayLink:
     @property
     def listening(self) -> dict[str, Any] | None:
         """{"host", "port"} while a gateway that lives has said that it listens, else None."""
-        return self._listening if self.pids() else None
-
-    def pids(self) -> set[int]:
-        return {self._child.pid} if self._child is not None and self._child.is_alive else set()
+        return self._listening if self._child is not None and self._child.is_alive else None
 
     async def publish_routes(self) -> None:
         """Pushes the whole table and returns when the gateway works by it (or is not there)."""

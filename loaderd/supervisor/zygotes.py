@@ -148,9 +148,6 @@ class Zygotes:
             with contextlib.suppress(ForkRefused):
                 await asyncio.shield(self.ensure(framework).ready)
 
-    def pids(self) -> set[int]:
-        return {zygote.child.pid for zygote in self._zygotes.values() if zygote.child.is_alive}
-
     def facts(self) -> dict[str, dict[str, Any]]:
         """{framework: {"pid", "ready", "import_seconds"}} of the living ones."""
         return {

@@ -1,5 +1,6 @@
 import socket
 import threading
+from collections.abc import Iterator
 
 import pytest
 
@@ -7,8 +8,15 @@ from loaderd import protocol
 from loaderd.protocol import ArtifactFile, ModelSpec, ProtocolError
 
 
-def test_a_message_arrives_whole_whatever_its_size() -> None:
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
     ours, theirs = socket.socketpair()
+    with ours, theirs:
+        yield ours, theirs
+
+
+def test_a_message_arrives_whole_whatever_its_size(pair: tuple[socket.socket, socket.socket]) -> None:
+    ours, theirs = pair
     message = {"text": "é" * 3_000_000, "number": 1}
     writer = threading.Thread(target=protocol.send, args=(ours, message))
     writer.start()
@@ -27,8 +35,10 @@ def test_a_message_arrives_whole_whatever_its_size() -> None:
         (b"\x00\x00\x00\x02[]", "a list"),
     ],
 )
-def test_what_is_no_message_is_refused_with_a_reason(raw: bytes, says: str) -> None:
-    ours, theirs = socket.socketpair()
+def test_what_is_no_message_is_refused_with_a_reason(
+    pair: tuple[socket.socket, socket.socket], raw: bytes, says: str
+) -> None:
+    ours, theirs = pair
     ours.sendall(raw)
     ours.close()
     with pytest.raises(ProtocolError, match=says):
