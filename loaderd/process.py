@@ -6,6 +6,7 @@ Run as a module it is the cold spawn: the same process without a zygote, slower 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import socket
@@ -13,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from loaderd import catalogue, protocol
+from loaderd import catalogue, heap, protocol
 from loaderd.frameworks.base import Framework
 from loaderd.lifeline import die_with_parent, forbid_new_privileges
 from loaderd.protocol import ModelSpec
@@ -29,13 +30,20 @@ def become_model(channel: socket.socket, data_socket_path: str, framework: Frame
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # the supervisor decides: it drains, then kills
     os.umask(0o077)
-    Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE_ADJ))
+    _offer_to_oom_killer()
+    heap.prepare_for_load()
     message = protocol.receive(channel)
     if message is None:
         os._exit(0)
     from loaderd.worker import main
 
     main.run(channel, ModelSpec.from_message(message), data_socket_path, framework)
+
+
+def _offer_to_oom_killer() -> None:
+    with contextlib.suppress(OSError):  # some containers forbid it, and start with a score of their own
+        score = Path("/proc/self/oom_score_adj")
+        score.write_text(str(max(OOM_SCORE_ADJ, int(score.read_text()))))
 
 
 def main() -> NoReturn:

@@ -84,16 +84,19 @@ class Gpus:
                 )
         return found
 
-    def bytes_by_pid(self) -> dict[int, int] | None:
-        """GPU memory of each process that has a context, over all GPUs; None without a GPU."""
+    def bytes_by_pid(self) -> dict[int, int | None] | None:
+        """GPU memory of each process that has a context, over all GPUs; None without a GPU.
+
+        A process' value is None where the driver may not tell (some virtual GPUs).
+        """
         if not self._handles:
             return None
-        used: dict[int, int] = {}
+        used: dict[int, int | None] = {}
         for handle in self._handles:
             with contextlib.suppress(self._nvml.NVMLError):
                 for process in self._nvml.nvmlDeviceGetComputeRunningProcesses(handle):
-                    # A driver that may not tell (some virtual GPUs) says None.
-                    used[process.pid] = used.get(process.pid, 0) + (process.usedGpuMemory or 0)
+                    before, more = used.get(process.pid, 0), process.usedGpuMemory
+                    used[process.pid] = None if before is None or more is None else before + more
         return used
 
     def close(self) -> None:

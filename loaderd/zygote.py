@@ -72,7 +72,12 @@ def _fork(
     Returns the model process' pid once its middle parent is gone.
     """
     reader, writer = os.pipe()
-    middle = os.fork()
+    try:
+        middle = os.fork()
+    except OSError:
+        os.close(reader)
+        os.close(writer)
+        raise
     if middle == 0:
         try:
             model = os.fork()

@@ -28,8 +28,11 @@ class Exit:
     def prose(self) -> str:
         """For a sentence: "was ended by SIGKILL (perhaps out of memory)"."""
         if self.signal is None:
-            return f"exited with status {self.status}"
-        name = signal.Signals(self.signal).name
+            return "ended, nobody knows how" if self.status is None else f"exited with status {self.status}"
+        try:
+            name = signal.Signals(self.signal).name
+        except ValueError:  # a real-time signal between the two that have names
+            name = f"signal {self.signal}"
         hint = " (perhaps out of memory)" if self.signal == signal.SIGKILL else ""
         return f"was ended by {name}{hint}"
 
@@ -61,25 +64,32 @@ class Child:
 
     async def kill(self) -> Exit:
         """Ends the process now, with what it started (its session's group), and waits until it is reaped."""
-        if self.is_alive:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                if os.getpgid(self.pid) == self.pid:
-                    os.killpg(self.pid, signal.SIGKILL)
         self.signal(signal.SIGKILL)
         return await asyncio.shield(self.exited)
 
     def _reap(self) -> None:
-        result = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG)
-        if result is None:
-            return
+        self._end_group()
+        try:
+            result = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG)
+            if result is None:
+                return
+            by_itself = result.si_code == os.CLD_EXITED
+            ended = Exit(status=result.si_status) if by_itself else Exit(signal=result.si_status)
+        except ChildProcessError:  # it is gone, and somebody else took its exit code
+            ended = Exit()
         asyncio.get_running_loop().remove_reader(self._pidfd)
         os.close(self._pidfd)
         _watched.discard(self.pid)
-        ended = Exit(status=result.si_status) if result.si_code == os.CLD_EXITED else Exit(signal=result.si_status)
         if self._popen is not None:  # it would wait for the pid itself otherwise
             self._popen.returncode = ended.status if ended.signal is None else -ended.signal
         if not self.exited.done():
             self.exited.set_result(ended)
+
+    def _end_group(self) -> None:
+        """Ends what the process started in its session and left behind; its pid is still ours, being unreaped."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            if os.getpgid(self.pid) == self.pid != os.getpgrp():
+                os.killpg(self.pid, signal.SIGKILL)
 
 
 def spawn(arguments: Sequence[str], *, pass_fds: Sequence[int], log_fd: int | None = None) -> Child:

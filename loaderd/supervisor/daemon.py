@@ -12,7 +12,7 @@ import secrets
 import signal
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from loaderd.errors import Cancelled, LoaderdError, ShuttingDown, UnknownModel
@@ -33,6 +33,7 @@ from loaderd.supervisor.zygotes import Zygotes
 log = logging.getLogger(__name__)
 
 REMEMBERED_OPERATIONS = 10_000
+GPU_BYTES_SECONDS = 0.5  # one look at NVML serves all models that are measured within it
 OWN_COMMAND = "own-"  # in place of an operation's id: the daemon's own wish, of which no row tells
 
 
@@ -51,9 +52,11 @@ class Daemon:
         self._zygotes = Zygotes()
         self._gateway = GatewayLink(config, self._routes, self._answer_gateway)
         self._gpus = Gpus()
-        self._gpu_bytes: dict[int, int] | None = self._gpus.bytes_by_pid()
+        self._gpu_bytes: dict[int, int | None] = {}
+        self._gpu_bytes_at = float("-inf")
         self._models: dict[str, ManagedModel] = {}
         self._commands: OrderedDict[str, asyncio.Task[None] | None] = OrderedDict()  # by operation id, oldest first
+        self._unloads: set[str] = set()  # operation ids of the unloads that run
         self._ending: dict[str, LoaderdError] = {}  # why a command's task was cancelled
         self._stop = asyncio.Event()
         self._boot_id = secrets.token_hex(8)
@@ -71,7 +74,9 @@ class Daemon:
             loop = asyncio.get_running_loop()
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, self._stop.set)
-            wanted = await asyncio.wrap_future(self._reporter.start(self._facts()))
+            wanted = await self._start_reporter()
+            if wanted is None:
+                return
             self._reporter.on_access_changed(lambda: loop.call_soon_threadsafe(self._refresh_access))
             control = await serve_control(config.control_socket, self._handle)
             tasks = [
@@ -89,6 +94,18 @@ class Daemon:
             finally:
                 await self._shut_down(control, tasks)
 
+    async def _start_reporter(self) -> Sequence[ModelSpec] | None:
+        """What should be loaded; None when the daemon was told to stop before the registry answered."""
+        start = asyncio.wrap_future(self._reporter.start(self._facts()))
+        stopped = asyncio.ensure_future(self._stop.wait())
+        either: set[asyncio.Future[Any]] = {start, stopped}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if start.done():
+            stopped.cancel()
+            return start.result()
+        await asyncio.to_thread(self._reporter.close, 0.0)
+        return None
+
     # What models need of the house (supervisor.model.House)
 
     def report(self, report: Report) -> None:
@@ -100,11 +117,20 @@ class Daemon:
     async def publish_routes(self) -> None:
         await self._gateway.publish_routes()
 
+    def push_routes(self) -> None:
+        self._gateway.push_routes()
+
     async def memory_of(self, pid: int) -> ProcessMemory | None:
         return await asyncio.to_thread(memory_of, pid)
 
-    def gpu_bytes_of(self, pid: int) -> int | None:
-        return None if self._gpu_bytes is None else self._gpu_bytes.get(pid, 0)
+    async def gpu_bytes_of(self, pid: int) -> int | None:
+        if not self._gpus:
+            return None
+        if time.monotonic() - self._gpu_bytes_at > GPU_BYTES_SECONDS:
+            found = await asyncio.to_thread(self._gpus.bytes_by_pid)
+            self._gpu_bytes = {} if found is None else found
+            self._gpu_bytes_at = time.monotonic()
+        return self._gpu_bytes.get(pid, 0)
 
     # Commands
 
@@ -133,6 +159,7 @@ class Daemon:
             case "unload":
                 operation_id = message["operation_id"]
                 model = self._model(message["model_id"])
+                self._unloads.add(operation_id)
                 return self._accept(operation_id, model.unload(operation_id, f"unload asked for by {message['user']}"))
             case "cancel":
                 return {"cancelled": self._cancel(message["operation_id"])}
@@ -162,6 +189,7 @@ class Daemon:
             error = LoaderdError(f"loaderd could not run the operation: {unexpected}; its log says more.")
         finally:
             self._commands[name] = None
+            self._unloads.discard(name)
         if error is not None and not name.startswith(OWN_COMMAND):
             self.report(OperationEnded(name, time.time(), error=error.to_message()))
 
@@ -169,6 +197,8 @@ class Daemon:
         task = self._commands.get(operation_id)
         if task is None or task.done():
             return False
+        if task.cancelling():
+            return True  # once: a second cancel would hit the clean-up of the first
         if why is not None:
             self._ending[operation_id] = why
         task.cancel()
@@ -180,7 +210,7 @@ class Daemon:
     # The gateway's side
 
     def _routes(self) -> dict[str, Any]:
-        return {name: model.route() for name, model in self._models.items()}
+        return {name: model.route() for name, model in self._models.items() if model.spec is not None}
 
     async def _answer_gateway(self, message: dict[str, Any]) -> Any:
         match message["command"]:
@@ -218,8 +248,6 @@ class Daemon:
         await asyncio.gather(*(model.count_usage() for model in self._models.values()))
 
     async def _observe(self) -> None:
-        if self._gpus:
-            self._gpu_bytes = await asyncio.to_thread(self._gpus.bytes_by_pid)
         for model in list(self._models.values()):
             await model.observe()
 
@@ -243,7 +271,7 @@ class Daemon:
         log.info("loaderd stops: %d models are drained", sum(m.process is not None for m in self._models.values()))
         control.close()
         for name, command in list(self._commands.items()):
-            if command is not None:
+            if command is not None and name not in self._unloads:  # those are bounded, and half an unload is a lie
                 self._cancel(name, ShuttingDown("loaderd was stopped before the operation was done; repeat it."))
         await asyncio.gather(*(c for c in self._commands.values() if c is not None), return_exceptions=True)
         await asyncio.gather(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import logging
 import os
+import signal
 import socket
 import sys
 import time
@@ -16,12 +16,13 @@ from typing import Any
 from loaderd import protocol
 from loaderd.errors import LoaderdError
 from loaderd.reporter import Access
-from loaderd.supervisor.children import Child, spawn
+from loaderd.supervisor.children import Child, Exit, spawn
 from loaderd.supervisor.config import DaemonConfig
 
 log = logging.getLogger(__name__)
 
 ROUTED_SECONDS = 2.0
+GRACE_SECONDS = 5.0
 STABLE_SECONDS = 10.0
 MAX_PAUSE_SECONDS = 10.0
 
@@ -49,19 +50,37 @@ class GatewayLink:
         pause = 0.1
         while True:
             began = time.monotonic()
+            end = "could not be started"
             try:
                 await self._run_once()
+            except Exception:
+                log.exception("the link to the gateway failed")
             finally:
-                self._listening, self._writer = None, None
-                for waiting in self._routed.values():
-                    if not waiting.done():
-                        waiting.set_result(None)  # a new gateway begins with the present table
+                writer = self._writer
+                self._let_go()
                 if self._child is not None:
-                    ended = await self._child.kill()
+                    end = (await self._end(self._child)).prose
+                if writer is not None:
+                    writer.close()  # after its end: a gateway whose channel closes stops at once
             lived = time.monotonic() - began
             pause = 0.1 if lived > STABLE_SECONDS else min(pause * 2, MAX_PAUSE_SECONDS)
-            log.error("the gateway %s after %.1f s; it is started again in %.1f s", ended.prose, lived, pause)
+            log.error("the gateway %s after %.1f s; it is started again in %.1f s", end, lived, pause)
             await asyncio.sleep(pause)
+
+    def _let_go(self) -> None:
+        """Forgets all that belonged to the gateway that is gone: the next one begins with the present table."""
+        self._listening, self._writer = None, None
+        for waiting in self._routed.values():
+            if not waiting.done():
+                waiting.set_result(None)
+        for request in self._requests:  # their numbers mean others at the next gateway
+            request.cancel()
+
+    async def _end(self, child: Child) -> Exit:
+        """Lets the gateway finish the answers that it is writing, within a bound."""
+        child.signal(signal.SIGTERM)
+        await asyncio.wait({child.exited}, timeout=GRACE_SECONDS)
+        return await child.kill()
 
     @property
     def listening(self) -> dict[str, Any] | None:
@@ -72,7 +91,7 @@ class GatewayLink:
         """Pushes the whole table and returns when the gateway works by it (or is not there)."""
         if self._writer is None:
             return
-        serial = next(self._serials)
+        serial = next(self._serials)  # 0 is for tables that nobody waits for
         routed = self._routed[serial] = asyncio.get_running_loop().create_future()
         try:
             self._send({"event": "routes", "serial": serial, "models": self._routes()})
@@ -83,11 +102,16 @@ class GatewayLink:
         finally:
             del self._routed[serial]
 
+    def push_routes(self) -> None:
+        """Pushes the whole table and does not wait."""
+        self._send({"event": "routes", "serial": 0, "models": self._routes()})
+
     def set_access(self, access: Mapping[str, Access]) -> None:
         self._access = access
         self._send_access()
 
     async def _run_once(self) -> None:
+        self._child = None
         ours, theirs = socket.socketpair()
         with theirs:
             ours.setblocking(False)
@@ -103,16 +127,10 @@ class GatewayLink:
                 pass_fds=[theirs.fileno()],
             )
         reader, self._writer = await asyncio.open_unix_connection(sock=ours)
-        try:
-            self._send_access()
-            self._send({"event": "routes", "serial": 0, "models": self._routes()})
-            while (message := await protocol.receive_async(reader)) is not None:
-                self._take(message)
-        except protocol.ProtocolError as error:
-            log.error("the gateway sent what is no message: %s", error)
-        finally:
-            with contextlib.suppress(OSError):
-                self._writer.close()
+        self._send_access()
+        self.push_routes()
+        while (message := await protocol.receive_async(reader)) is not None:
+            self._take(message)
 
     def _take(self, message: dict[str, Any]) -> None:
         if "request" in message:

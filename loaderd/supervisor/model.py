@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from typing import Any, Protocol
 
@@ -13,6 +12,9 @@ from loaderd.reporter import ModelRuntime, OperationEnded, OperationProgress, Re
 from loaderd.resources import ProcessMemory
 from loaderd.states import TRANSITIONS, LoadPhase, ModelState
 from loaderd.supervisor.model_process import ModelProcess, OnPhase
+
+SAMPLE_SECONDS = 2.0
+_ROUTED = ("inputs", "outputs", "labels")  # what the door tells of a signature
 
 
 class House(Protocol):
@@ -24,8 +26,9 @@ class House(Protocol):
     def report(self, report: Report) -> None: ...
     async def start_process(self, spec: ModelSpec, on_phase: OnPhase) -> ModelProcess: ...
     async def publish_routes(self) -> None: ...
+    def push_routes(self) -> None: ...
     async def memory_of(self, pid: int) -> ProcessMemory | None: ...
-    def gpu_bytes_of(self, pid: int) -> int | None: ...
+    async def gpu_bytes_of(self, pid: int) -> int | None: ...
 
 
 class ManagedModel:
@@ -58,11 +61,10 @@ class ManagedModel:
             self.spec = spec
             self.runtime = ModelRuntime(phase=LoadPhase.QUEUED)
             self._move(ModelState.LOADING, reason, operation_id)
-            began = time.monotonic()
             self._progress(operation_id, LoadPhase.QUEUED, 0.0)
             try:
                 async with self._house.load_slots:
-                    await self._load(spec, operation_id, began)
+                    await self._load(spec, operation_id)
             except asyncio.CancelledError:
                 await self._abandon()
                 self._move(ModelState.UNLOADED, "the load was cancelled", operation_id)
@@ -91,8 +93,10 @@ class ManagedModel:
             self._serving = False
             self._move(ModelState.UNLOADING, reason, operation_id)
             await self._house.publish_routes()
-            with contextlib.suppress(TimeoutError, LoaderdError):
+            try:
                 await asyncio.wait_for(process.drain(), self._house.drain_seconds)
+            except (TimeoutError, LoaderdError):
+                await self._sample(process)  # what did finish in time is counted
             self.report_usage()
             memory = await self._house.memory_of(process.child.pid)
             await process.end()
@@ -108,16 +112,23 @@ class ManagedModel:
             return
         memory = await self._house.memory_of(process.child.pid)
         if memory is not None and self.process is process:
-            self.runtime = self._measured(process, memory, LoadPhase.SERVING)
+            self.runtime = await self._measured(process, memory, LoadPhase.SERVING)
 
     async def count_usage(self) -> None:
         """Samples the process' counters and reports what was added since the last time."""
         process = self.process
         if process is None or self.state is not ModelState.LOADED:
             return
-        with contextlib.suppress(LoaderdError):
-            await process.sample()
+        if await self._sample(process):
             self.report_usage()
+
+    async def _sample(self, process: ModelProcess) -> bool:
+        """Takes in the process' counters; False when it does not answer (stuck in C code, stopped, dead)."""
+        try:
+            await asyncio.wait_for(process.sample(), SAMPLE_SECONDS)
+        except (TimeoutError, LoaderdError):
+            return False
+        return True
 
     def report_usage(self) -> None:
         """Reports the difference between the counters in hand and those last reported."""
@@ -163,21 +174,24 @@ class ManagedModel:
             "state": (ModelState.LOADED if socket else self.state).value,
             "reason": self.reason,
             "socket": socket,
-            "signature": self.signature if socket else None,
+            # Without the sample: the whole table is pushed at each change.
+            "signature": {key: self.signature[key] for key in _ROUTED} if socket and self.signature else None,
+            "max_batch_size": self.spec.max_batch_size if self.spec else 0,
+            "max_queue": self.spec.max_queue if self.spec else 0,
         }
 
-    async def _load(self, spec: ModelSpec, operation_id: str | None, began: float) -> None:
+    async def _load(self, spec: ModelSpec, operation_id: str | None) -> None:
         def on_phase(phase: LoadPhase, progress: float) -> None:
             self.runtime = ModelRuntime(self.runtime.pid, self.runtime.started_at, phase)
             self._progress(operation_id, phase, progress)
 
         on_phase(LoadPhase.STARTING, 0.0)
-        started = time.monotonic()
+        began = time.monotonic()
         try:
             async with asyncio.timeout(spec.timeout_seconds):
                 process = self.process = await self._house.start_process(spec, on_phase)
                 self.runtime = ModelRuntime(process.child.pid, time.time(), self.runtime.phase)
-                starting_seconds = time.monotonic() - started
+                starting_seconds = time.monotonic() - began
                 ready = await asyncio.shield(process.ready)
         except TimeoutError:
             tail = self.process.log_tail() if self.process else ""
@@ -191,7 +205,7 @@ class ManagedModel:
                 log_tail=tail,
             ) from None
         memory = await self._house.memory_of(process.child.pid)
-        self.runtime = self._measured(process, memory, LoadPhase.SERVING)
+        self.runtime = await self._measured(process, memory, LoadPhase.SERVING)
         self.signature = ready["signature"]
         self._load_seconds = time.monotonic() - began
         self._reported = {}
@@ -233,14 +247,14 @@ class ManagedModel:
             "gpu_bytes": self.runtime.gpu_bytes,
         }
 
-    def _measured(self, process: ModelProcess, memory: ProcessMemory | None, phase: LoadPhase) -> ModelRuntime:
+    async def _measured(self, process: ModelProcess, memory: ProcessMemory | None, phase: LoadPhase) -> ModelRuntime:
         return ModelRuntime(
             pid=process.child.pid,
             started_at=self.runtime.started_at,
             phase=phase,
             private_bytes=memory.private_bytes if memory else None,
             pss_bytes=memory.pss_bytes if memory else None,
-            gpu_bytes=self._house.gpu_bytes_of(process.child.pid),
+            gpu_bytes=await self._house.gpu_bytes_of(process.child.pid),
         )
 
     async def _abandon(self) -> None:
@@ -282,6 +296,7 @@ class ManagedModel:
                 **facts,
             )
         )
+        self._house.push_routes()
 
     def _progress(self, operation_id: str | None, phase: LoadPhase, progress: float) -> None:
         if operation_id is not None:

@@ -164,11 +164,11 @@ async def start(spec: ModelSpec, config: DaemonConfig, zygotes: Zygotes, on_phas
     data_socket = config.sockets_dir / f"{secrets.token_hex(6)}.sock"
     log_path = config.model_logs_dir / f"{spec.model_id}.log"
     _rotate(log_path)
-    ours, theirs = socket.socketpair()
     log_fd = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    streams = await asyncio.open_unix_connection(sock=ours)
     try:
-        ours.setblocking(False)
-        streams = await asyncio.open_unix_connection(sock=ours)
         streams[1].write(protocol.encode(spec.to_message()))
         child, forked = None, False
         if config.use_zygotes:
@@ -187,7 +187,7 @@ async def start(spec: ModelSpec, config: DaemonConfig, zygotes: Zygotes, on_phas
                 log_fd=log_fd,
             )
     except BaseException:
-        ours.close()
+        streams[1].close()
         raise
     finally:
         theirs.close()

@@ -61,6 +61,7 @@ class Zygote:
             socket.send_fds(self._link, [packet], [channel.fileno(), log_fd])
             message = await asyncio.wait_for(answer, FORK_SECONDS)
         except (OSError, TimeoutError) as error:
+            await self.child.kill()  # or it would fork later, onto a channel that a cold spawn uses by then
             raise ForkRefused(f"the {self.framework} zygote does not answer: {error}") from error
         finally:
             self._answers.pop(number, None)
@@ -138,7 +139,10 @@ class Zygotes:
             if wait > 0:
                 raise ForkRefused(f"the {framework} zygote keeps dying; it is tried again in {wait:.0f} s")
             self._quick_deaths[framework] = deaths
-        zygote = self._zygotes[framework] = Zygote(framework)
+        try:
+            zygote = self._zygotes[framework] = Zygote(framework)
+        except OSError as error:
+            raise ForkRefused(f"the {framework} zygote cannot be started: {error}") from error
         log.info("zygote of %s started, pid %d", framework, zygote.child.pid)
         return zygote
 

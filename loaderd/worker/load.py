@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from loaderd import heap
 from loaderd.errors import LoaderdError, LoadFailed
 from loaderd.frameworks.base import Artifact, Framework, LoadedModel, Signature
 from loaderd.protocol import ModelSpec
@@ -49,6 +50,7 @@ class Load:
         # full collection of a large model falls into a prediction.
         gc.collect()
         gc.freeze()
+        heap.settle()
         return model
 
     def failure(self, error: BaseException) -> LoaderdError:

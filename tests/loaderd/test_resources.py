@@ -50,7 +50,7 @@ def test_gpu_memory_is_summed_by_pid_over_all_gpus(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByIndex", lambda index: index)
     monkeypatch.setattr(pynvml, "nvmlDeviceGetComputeRunningProcesses", processes.__getitem__)
     gpus = Gpus()
-    assert gpus.bytes_by_pid() == {7: 150, 8: 0}
+    assert gpus.bytes_by_pid() == {7: 150, 8: None}
 
 
 def test_the_host_is_described_in_bytes() -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import mmap
 import pickle
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import joblib
+import numpy as np
 import skops.io
+from joblib import numpy_pickle
 from skops.io.exceptions import UntrustedTypesFoundException
 
 from loaderd.errors import ArtifactRefused
@@ -60,4 +64,24 @@ def _read_pickle(path: Path) -> Any:
         uncompressed = content[:1] == pickle.PROTO
         if uncompressed and content.find(b"NumpyArrayWrapper") == -1:
             return pickle.load(file)
-    return joblib.load(path, mmap_mode="r" if uncompressed else None)
+    if not uncompressed:
+        return joblib.load(path)
+    with _mapped_once(path):
+        return joblib.load(path, mmap_mode="r")
+
+
+@contextlib.contextmanager
+def _mapped_once(path: Path) -> Iterator[None]:
+    """Lets joblib take its arrays from one mapping: it opens and maps the file anew for each otherwise,
+    which is a third of the load of a forest of 400 trees."""
+    with path.open("rb") as file:
+        content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)  # lives as long as an array looks into it
+
+    def take(_name: Any, *, dtype: Any, shape: Any, order: Any, mode: str, offset: int) -> np.ndarray:
+        return np.ndarray(shape, dtype, buffer=content, offset=offset, order=order)
+
+    original, numpy_pickle.make_memmap = numpy_pickle.make_memmap, take
+    try:
+        yield
+    finally:
+        numpy_pickle.make_memmap = original

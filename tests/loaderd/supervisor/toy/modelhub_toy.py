@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import threading
 import time
 
@@ -48,6 +49,8 @@ class ToyModel(LoadedModel):
             os.kill(os.getpid(), signal.SIGSEGV)
         if text == "env":
             return "\n".join(f"{name}={value}" for name, value in os.environ.items())
+        if text == "spawn":
+            return str(subprocess.Popen(["sleep", "600"]).pid)
         if text.startswith("slow"):
             time.sleep(float(text.split()[1]))
         return str(os.getpid())
