@@ -7,6 +7,7 @@ party adds a `FrameworkEntry` through the entry point group `modelhub.frameworks
 from __future__ import annotations
 
 import importlib
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,6 +18,8 @@ from loaderd.errors import UnknownFramework
 
 if TYPE_CHECKING:
     from loaderd.frameworks.base import Framework
+
+log = logging.getLogger(__name__)
 
 ENTRY_POINT_GROUP = "modelhub.frameworks"
 
@@ -123,10 +126,21 @@ BUILT_IN = (
 
 @lru_cache(maxsize=1)
 def entries() -> dict[str, FrameworkEntry]:
-    """Every framework by name: the built-in ones, then those of installed packages."""
+    """Every framework by name: the built-in ones, then those of installed packages that can be imported.
+
+    Raises UnknownFramework for a package's entry that is none.
+    """
     found = {entry.name: entry for entry in BUILT_IN}
     for point in entry_points(group=ENTRY_POINT_GROUP):
-        entry = point.load()
+        try:
+            entry = point.load()
+        except Exception:  # of whatever package; the models of all the others go on
+            log.exception(
+                "The framework %r cannot be imported from %s and is left out; repair or uninstall its package.",
+                point.name,
+                point.value,
+            )
+            continue
         if not isinstance(entry, FrameworkEntry):
             raise UnknownFramework(
                 f"The entry point {point.name!r} of {ENTRY_POINT_GROUP} names {point.value}, which is no "

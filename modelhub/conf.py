@@ -24,6 +24,7 @@ Seconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 
 
+NOT_YET = " Checked, not acted on by this release."
 SECRETS = ("DATABASE_URL", "SECRET_KEY", "DJANGO_SUPERUSER_PASSWORD")
 
 
@@ -74,34 +75,38 @@ class Config(BaseSettings):
     DEBUG: bool = Field(False, description="Django's debug pages. Never in production.")
     TIME_ZONE: str = Field("UTC", description="Time zone of the admin.")
 
-    # Memory, as in the specification (enforced from the lifecycle release on)
+    # Memory, as in the specification
     MAX_MEMORY_USAGE_MB: Annotated[int, Field(ge=0)] = Field(
-        4096, description="Memory that all models together may hold, in MiB. 0: no limit."
+        4096, description="Memory that all models together may hold, in MiB. 0: no limit." + NOT_YET
     )
     GPU_MEMORY_LIMIT_MB: Annotated[int, Field(ge=0)] = Field(
-        2048, description="GPU memory that all models together may hold, in MiB. 0: no limit."
+        2048, description="GPU memory that all models together may hold, in MiB. 0: no limit." + NOT_YET
     )
-    MEMORY_OPTIMIZATION_INTERVAL: Seconds = Field(600, description="Seconds between two memory optimisations.")
+    MEMORY_OPTIMIZATION_INTERVAL: Seconds = Field(
+        600, description="Seconds between two memory optimisations." + NOT_YET
+    )
 
     # Health and time limits, as in the specification
-    HEALTH_CHECK_INTERVAL: Seconds = Field(300, description="Seconds between two health checks of a model.")
+    HEALTH_CHECK_INTERVAL: Seconds = Field(300, description="Seconds between two health checks of a model." + NOT_YET)
     MODEL_TIMEOUT_SECONDS: Seconds = Field(
         30, description="Seconds that a load may take; then its process is ended. Per model: load_timeout_seconds."
     )
-    MAX_LOAD_ATTEMPTS: Count = Field(3, description="Loads that are tried before a model goes to error.")
+    MAX_LOAD_ATTEMPTS: Count = Field(3, description="Loads that are tried before a model goes to error." + NOT_YET)
     MAX_CONCURRENT_LOADS: Count = Field(2, description="Loads at the same time; the rest queue in order.")
     PREDICT_TIMEOUT_SECONDS: Seconds = Field(30, description="Seconds until a prediction is answered with 504.")
 
     # Performance monitoring, as in the specification
-    METRICS_RETENTION_DAYS: Count = Field(7, description="Days for which metrics are kept.")
+    METRICS_RETENTION_DAYS: Count = Field(7, description="Days for which metrics are kept." + NOT_YET)
     PERFORMANCE_LOG_LEVEL: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        "INFO", description="Level of all logs."
+        "INFO",
+        description="Level of the logs of web, queue, supervisor and commands; the inference door and the models' "
+        "processes log INFO.",
     )
 
     # Parts
     QUEUE_WORKERS: Count = Field(2, description="django-q2 worker processes.")
     MODEL_THREADS: Count = Field(1, description="Threads that a model computes with, unless its own field says more.")
-    SAMPLE_MODELS: bool = Field(True, description="Offer the sample models at the first start of an empty store.")
+    SAMPLE_MODELS: bool = Field(True, description="Train the sample models at the first start of an empty store.")
 
     # First admin (the names are Django's)
     DJANGO_SUPERUSER_USERNAME: str = Field("", description="User name of the first admin. Empty: admin.")
@@ -140,7 +145,7 @@ class Config(BaseSettings):
         direct = self.MODELHUB_STATE_DIR / "run"
         if len(os.fsencode(direct)) <= 70:
             return direct
-        return Path("/tmp") / f"modelhub-{os.getuid()}-{self.state_key}"  # noqa: S108 (made 0700, checked by its maker)
+        return Path("/tmp") / f"modelhub-{os.getuid()}-{self.state_key}"  # noqa: S108 (private_dir checks it)
 
     @property
     def state_key(self) -> str:

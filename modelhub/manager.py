@@ -83,7 +83,9 @@ class DynamicModelManager:
         return await self._call(detail)
 
     async def get_model_performance(self, model_id: str) -> dict[str, Any]:
-        return await self._call(lambda: dict(PerformanceSerializer(_registered(model_id)).data))
+        return await self._call(
+            lambda: dict(PerformanceSerializer(_registered(model_id), context={"loader": loader_view()}).data)
+        )
 
     async def get_system_metrics(self) -> dict[str, Any]:
         return await self._call(lambda: dict(MetricsSerializer(overview.metrics(loader_view())).data))

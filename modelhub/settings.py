@@ -95,7 +95,7 @@ def _database() -> dict[str, Any]:
         database["CONN_MAX_AGE"] = 0
         database["OPTIONS"]["pool"] = {
             "min_size": 1,
-            "max_size": 2 * CONFIG.WEB_THREADS,  # a thread that waits for a load holds a second one, to listen
+            "max_size": 2 * CONFIG.WEB_THREADS,  # a thread holds one; those who wait share a listener beside the pool
             "timeout": 5,
             "reconnect_timeout": 5,  # after it the next request tries at once; longer would back off for minutes
         }
@@ -120,9 +120,12 @@ AUTH_PASSWORD_VALIDATORS = [
 MIGRATION_MODULES = {"knox": None}
 KNOX_TOKEN_MODEL = "accounts.ApiToken"  # noqa: S105 (no password)
 LOGIN_URL = "admin:login"
+LOGIN_REDIRECT_URL = "admin:index"
 
 # What browsers may do
 
+# A message may hold a new token, which a cookie would keep in the browser.
+MESSAGE_STORAGE = "django.contrib.messages.storage.session.SessionStorage"
 X_FRAME_OPTIONS = "DENY"
 SECURE_REFERRER_POLICY = "same-origin"
 SESSION_COOKIE_HTTPONLY = True

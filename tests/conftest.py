@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 
 import pytest
 
@@ -27,7 +26,4 @@ def django_db_modify_db_settings(django_db_modify_db_settings: None) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure(config: pytest.Config) -> None:
     if "PYTEST_XDIST_WORKER" not in os.environ and environment.RUN_FOLDER in os.environ:
-        if not modelhub_config().DATABASE_URL:
-            postgres.stop(modelhub_config())
-            shutil.rmtree(postgres.home_of(modelhub_config()).folder, ignore_errors=True)
         environment.remove()

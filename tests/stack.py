@@ -5,6 +5,7 @@ Used by the integration tests and the benchmarks.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -12,15 +13,17 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import httpx
 import psutil
 
 from loaderd.client import LoaderClient
+from modelhub import postgres
+from modelhub.conf import Config
+from tests import environment
 from tests.deadline import wait_until
-from tests.environment import for_child
 
 PROJECT_DIR = Path(__file__).resolve().parent.parent
 START_SECONDS = 240.0
@@ -35,13 +38,27 @@ def free_port() -> int:
         return port
 
 
+@contextlib.contextmanager
+def fresh_stack(mode: int = 0o755) -> Iterator[Stack]:
+    """A stack with an empty store in a folder of its own; neither a process nor a file of it is left afterwards."""
+    folder = environment.fresh_folder(mode)
+    (folder / "models").mkdir()
+    stack = Stack(folder / "state", folder / "models")
+    try:
+        yield stack
+    finally:
+        stack.end()
+        environment.remove_folder(folder)
+
+
 class Stack:
     """`manage.py up` with a state folder, a store and ports of its own."""
 
-    def __init__(self, state_dir: Path, models_dir: Path, **environment: str) -> None:
+    def __init__(self, state_dir: Path, models_dir: Path, **settings: str) -> None:
         self.state_dir = state_dir
         self.models_dir = models_dir
         self.web_port, self.inference_port = free_port(), free_port()
+        self.config = Config(MODELHUB_STATE_DIR=state_dir, DATABASE_URL="")  # for what lies in the state folder
         self.output: list[str] = []
         self._changed = threading.Condition()
         values = {
@@ -54,8 +71,9 @@ class Stack:
             "DJANGO_SUPERUSER_EMAIL": "ada@example.org",
             "SAMPLE_MODELS": "false",
             "PYTHONUNBUFFERED": "1",
+            "TMPDIR": str(state_dir.parent),  # also reaches the processes that get a clean environment
         }
-        self.environment = for_child(**(values | environment))
+        self.environment = environment.for_child(**(values | settings))
         self.process: subprocess.Popen[str] | None = None
         self._token = ""
 
@@ -68,9 +86,13 @@ class Stack:
         return f"127.0.0.1:{self.inference_port}"
 
     def start(self) -> Stack:
-        """Starts and returns when the product says that it is ready. Raises AssertionError with its output."""
+        """Starts and returns when the product says that it is ready. Raises AssertionError with its output.
+
+        It dies with the thread that calls this, so a test run that is killed leaves no product behind.
+        """
+        self.output.clear()
         self.process = subprocess.Popen(
-            [sys.executable, "manage.py", "up"],
+            [sys.executable, "-m", "loaderd.lifeline", str(os.getpid()), sys.executable, "manage.py", "up"],
             cwd=PROJECT_DIR,
             env=self.environment,
             stdin=subprocess.DEVNULL,
@@ -118,6 +140,21 @@ class Stack:
         self.process.wait(STOP_SECONDS)
         self._let_go()
 
+    def end(self) -> None:
+        """Leaves no process behind, however far it came."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(STOP_SECONDS)
+        family = self.family()
+        for process in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(family, STOP_SECONDS)
+        if self.process is not None:
+            self.process.wait(STOP_SECONDS)
+            self._let_go()
+
     def _let_go(self) -> None:
         assert self.process is not None
         assert self.process.stdout is not None
@@ -125,16 +162,20 @@ class Stack:
         self.process.stdout.close()
 
     def family(self) -> list[psutil.Process]:
-        """Every process of this installation, found by its environment or, for Postgres, by its data folder."""
-        found = []
-        for process in psutil.process_iter():
-            try:
-                named = process.environ().get("MODELHUB_STATE_DIR") == str(self.state_dir)
-                if named or str(self.state_dir) in " ".join(process.cmdline()):
-                    found.append(process)
-            except (psutil.NoSuchProcess, psutil.AccessDenied):
-                continue
-        return [process for process in found if process.pid != os.getpid()]
+        """Every process of this installation: by its environment, its command line, or as one of Postgres."""
+        ours = {("MODELHUB_STATE_DIR", str(self.state_dir)), ("TMPDIR", str(self.state_dir.parent))}
+        named = [
+            process
+            for process in psutil.process_iter(["environ", "cmdline"])
+            if ours & (process.info["environ"] or {}).items()
+            or str(self.state_dir) in " ".join(process.info["cmdline"] or [])
+        ]
+        return [process for process in {*named, *self.postgres_processes()} if process.pid != os.getpid()]
+
+    def postgres_processes(self) -> list[psutil.Process]:
+        """Those of the embedded server, wherever it lives: each works in its data folder."""
+        data_dir = str(postgres.home_of(self.config).data_dir)
+        return [process for process in psutil.process_iter(["cwd", "cmdline"]) if process.info["cwd"] == data_dir]
 
     def manage(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Runs a manage.py command of this installation."""
@@ -164,9 +205,12 @@ class Stack:
     def api(self) -> httpx.Client:
         return httpx.Client(base_url=self.web, headers=dict(self.headers), timeout=120)
 
+    def loader_client(self) -> LoaderClient:
+        return LoaderClient(self.config.control_socket)
+
     def wait_for_zygotes(self) -> None:
         """Returns when every framework of the store is imported: until then memory and times are not at rest."""
-        client = LoaderClient(self.state_dir / "run" / "control.sock")
+        client = self.loader_client()
         with self.api() as api:
             wanted = {version["framework"] for version in api.get("/api/models/").json()}
 

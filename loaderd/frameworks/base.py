@@ -4,7 +4,8 @@ Who calls what, and where:
   zygote          `import_library()` once, single-threaded, before anything is loaded. It must not run an
                   operation of the library, start a thread or touch a GPU: a child forked afterwards hangs.
   model process   `load(artifact, report)` once; then, on one dedicated thread, `warm_up` and `predict`.
-  supervisor      ends the process; `unload()` is for what must outlive it (a temporary directory, say).
+                  After the last prediction `unload` on that thread, for 2 seconds at most.
+  supervisor      ends the process, which gives back all else.
 
 A framework imports its library inside functions only, so naming it costs nothing.
 """
@@ -44,7 +45,8 @@ class Signature:
     """What a loaded model takes and gives.
 
     labels: class names in the order of the columns of the output named "probabilities", or None.
-    A classifier's outputs are "label" (BYTES [-1]) and "probabilities" (FP32 [-1, classes]) when the model has them.
+    A classifier's outputs are "label" (BYTES [-1]) and "probabilities" (FP32 [-1, classes]) when the model has them,
+    or else "scores" of a decision function; "labels" (a JSON list per item) where several may apply.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -97,7 +99,7 @@ class LoadedModel(ABC):
         self.predict(self.sample_input())
 
     def unload(self) -> None:  # noqa: B027 - most have nothing to give back
-        """Gives back what the end of the process does not."""
+        """Gives back what the end of the process does not: a temporary directory, say. Errors are logged only."""
 
 
 class Framework(ABC):

@@ -37,7 +37,7 @@ def require_approval(artifact: Artifact, why: str) -> None:
 
 
 def refuse_unlisted(artifact: Artifact) -> None:
-    """Raises ArtifactChanged when the directory holds files that the manifest does not list.
+    """Raises ArtifactChanged when the directory holds files or linked folders that the manifest does not list.
 
     For libraries that are given a directory and choose by themselves what to read in it. Hidden files
     are passed over: no library here reads them.
@@ -45,7 +45,8 @@ def refuse_unlisted(artifact: Artifact) -> None:
     listed = set(artifact.files)
     for folder, folders, names in os.walk(artifact.directory):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in names:
+        links = [name for name in folders if (Path(folder) / name).is_symlink()]  # not walked, and yet readable
+        for name in (*links, *names):
             path = (Path(folder) / name).relative_to(artifact.directory).as_posix()
             if not name.startswith(".") and path not in listed:
                 raise ArtifactChanged(

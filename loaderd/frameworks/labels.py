@@ -59,6 +59,13 @@ def classified(
         "probabilities": np.ascontiguousarray(probabilities, dtype=np.float32),
     }
     if several:
-        rows = [json.dumps(names[row].tolist()) for row in probabilities >= SEVERAL_THRESHOLD]
-        outputs["labels"] = np.array(rows, dtype=object)
+        outputs["labels"] = several_labels(probabilities >= SEVERAL_THRESHOLD, labels)
     return outputs
+
+
+def several_labels(applies: np.ndarray, labels: Sequence[str]) -> np.ndarray:
+    """Per item a JSON list of the labels that apply. applies: bool [items, labels]."""
+    import numpy as np
+
+    names = np.array(labels, dtype=object)
+    return np.array([json.dumps(names[row].tolist()) for row in applies], dtype=object)

@@ -5,7 +5,7 @@ ask and which tell nothing else. The private door (a unix socket in a folder of 
 
 live: this process runs. ready: the supervisor is connected and has told which models there are, whether
 none or many, and whatever they are doing. A model is ready when that version is loaded: 200, else 503.
-A prediction from a model that is known but not loaded is 409 with what to do next; an unknown one is 404.
+A prediction from a model that is registered but not loaded is 409 with what to do next; an unknown one is 404.
 """
 
 from __future__ import annotations
@@ -22,9 +22,12 @@ import loaderd
 from loaderd import wire
 from loaderd.errors import InvalidInput, LoaderdError, NotAuthenticated, Overloaded
 from loaderd.gateway.access import ALL_PERMISSIONS, Access, Caller
-from loaderd.gateway.body import Body, Budget, Disconnected
+from loaderd.gateway.body import Body, BodyTooSlow, Budget, Disconnected
+from loaderd.gateway.deadline import Deadline
 from loaderd.gateway.links import Links
+from loaderd.gateway.lookup import Lookup
 from loaderd.gateway.repository import Repository
+from loaderd.gateway.routes import Route
 from loaderd.gateway.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
@@ -74,6 +77,7 @@ class Request:
     parts: list[str]
     headers: dict[bytes, bytes]
     body: Body
+    deadline: Deadline
     caller: Caller | None = None
 
     def require_method(self, method: str) -> None:
@@ -109,13 +113,21 @@ class Request:
 
 @dataclass(slots=True)
 class Gateway:
-    """Answers requests of both doors. predict_timeout_seconds: until a prediction is answered with 504."""
+    """Answers requests of both doors.
+
+    predict_timeout_seconds: from a request's first byte until it is answered with 408 (its body has not come),
+    429 (no memory for it) or 504 (no prediction).
+    """
 
     access: Access
     links: Links
     supervisor: Supervisor
     predict_timeout_seconds: float
     budget: Budget = field(default_factory=Budget)
+    lookup: Lookup = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.lookup = Lookup(self.supervisor)
 
     async def public(self, scope: Mapping[str, Any], receive: Any, send: Send) -> None:
         """The TCP door's ASGI application."""
@@ -127,8 +139,9 @@ class Gateway:
 
     async def _serve(self, scope: Mapping[str, Any], receive: Any, send: Send, *, private: bool) -> None:
         path = scope["path"]
-        body = Body(receive, self.budget)
-        request = Request(scope["method"], path, path.strip("/").split("/"), dict(scope["headers"]), body)
+        deadline = Deadline.after(self.predict_timeout_seconds)
+        body = Body(receive, self.budget, deadline)
+        request = Request(scope["method"], path, path.strip("/").split("/"), dict(scope["headers"]), body, deadline)
         internal = private and request.parts[0] == "internal"
         try:
             response = await self._answer(request, private=private)
@@ -172,7 +185,7 @@ class Gateway:
                 return _json({"name": "modelhub", "version": loaderd.__version__, "extensions": _EXTENSIONS})
             case ["internal", "models", model_id, "predict"] if private:
                 request.require_method("POST")
-                return await self._predict(request, model_id, None, wire.Kind.PREDICT, b"")
+                return await self._predict(request, lambda: self.lookup.exactly(model_id), wire.Kind.PREDICT, b"")
         raise NoSuchPath(f"There is nothing at {request.path}; the Open Inference Protocol begins at /v2.")
 
     async def _model(self, request: Request, name: str, rest: list[str]) -> Response:
@@ -184,29 +197,30 @@ class Gateway:
                 request.require_method("POST")
                 request.require("predict")
                 head = {"name": name, "header_bytes": request.whole_number(b"inference-header-content-length")}
-                return await self._predict(request, name, version, wire.Kind.INFER, orjson.dumps(head))
+                return await self._predict(
+                    request, lambda: self.lookup.find(name, version), wire.Kind.INFER, orjson.dumps(head)
+                )
             case ["ready"]:
                 request.require_method("GET")
-                route = self.supervisor.routes.resolve(name, version)
+                route = await self.lookup.find(name, version)
                 if not route.is_ready:
                     reason = f": {route.reason}" if route.reason else ""
                     raise NotReady(f"{route.model_id} is {route.state}{reason}.", model_id=route.model_id)
                 return _json({"name": name, "ready": True})
             case []:
                 request.require_method("GET")
-                return self._metadata(name, version)
+                return await self._metadata(name, version)
         raise NoSuchPath(f"There is nothing at {request.path}; a model answers ready, infer, and its own path.")
 
-    def _metadata(self, name: str, version: str | None) -> Response:
-        routes = self.supervisor.routes
-        route = routes.resolve(name, version)
+    async def _metadata(self, name: str, version: str | None) -> Response:
+        route = await self.lookup.find(name, version)
         if route.signature is None:
             route.require_ready()
         signature = route.signature or {}
         return _json(
             {
                 "name": name,
-                "versions": [route.version] if version else routes.versions_of(name),
+                "versions": [route.version] if version else self.supervisor.routes.versions_of(name),
                 "platform": route.framework,
                 "inputs": signature.get("inputs", []),
                 "outputs": signature.get("outputs", []),
@@ -227,16 +241,16 @@ class Gateway:
         raise NoSuchPath(f"There is nothing at {request.path}; the repository answers index, load and unload.")
 
     async def _predict(
-        self, request: Request, name: str, version: str | None, kind: wire.Kind, head: bytes
+        self, request: Request, find: Callable[[], Awaitable[Route]], kind: wire.Kind, head: bytes
     ) -> Response:
-        self.supervisor.routes.resolve(name, version).require_ready()
+        self.links.to((await find()).require_ready()).require_room()  # before its body is read
         pieces = await request.pieces()
-        route = self.supervisor.routes.resolve(name, version).require_ready()  # it may have changed meanwhile
+        route = (await find()).require_ready()  # it may have changed meanwhile
         asking = asyncio.current_task()
         assert asking is not None
         watch = _Watch(request.body, asking)
         try:
-            answer = await self.links.to(route).ask(kind, head, pieces, self.predict_timeout_seconds)
+            answer = await self.links.to(route).ask(kind, head, pieces, request.deadline)
         finally:
             watch.stop()
         if not answer.head:
@@ -272,5 +286,7 @@ def _error(error: LoaderdError, *, internal: bool) -> Response:
         headers.append((b"www-authenticate", b'Token realm="modelhub"'))
     elif isinstance(error, Overloaded):
         headers.append((b"retry-after", b"1"))
+    elif isinstance(error, BodyTooSlow):
+        headers.append((b"connection", b"close"))  # what still comes of the body is no next request
     value = {"error": error.to_message()} if internal else {"error": error.message, "code": error.code}
     return Response(orjson.dumps(value, default=str), error.http_status, headers)

@@ -8,7 +8,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
-from loaderd.errors import InvalidInput, LoaderdError
+from loaderd.errors import InvalidInput, LoaderdError, Overloaded
+from loaderd.gateway.deadline import Deadline
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
 SMALL_BODY_BYTES = 64 * 1024  # up to here a body needs no share of the budget: queues bound their number
@@ -27,6 +28,11 @@ def _too_large() -> BodyTooLarge:
     return BodyTooLarge(
         f"The request's body passes {MAX_BODY_BYTES} bytes; send fewer items at once.", limit_bytes=MAX_BODY_BYTES
     )
+
+
+class BodyTooSlow(LoaderdError):
+    code = "body_too_slow"
+    http_status = 408
 
 
 class Disconnected(Exception):
@@ -49,8 +55,8 @@ class Budget:
         try:
             await turn
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self.give_back(size_bytes)
+            had_its_turn = turn.done() and not turn.cancelled()
+            self.give_back(size_bytes if had_its_turn else 0)  # 0: lets those behind it move up
             raise
 
     def give_back(self, size_bytes: int) -> None:
@@ -65,16 +71,26 @@ class Budget:
 class Body:
     """The body of one request; `close()` when the request is over."""
 
-    def __init__(self, receive: Receive, budget: Budget) -> None:
+    def __init__(self, receive: Receive, budget: Budget, deadline: Deadline) -> None:
         self._receive = receive
         self._budget = budget
+        self._deadline = deadline
         self._reserved_bytes = 0
+        self._waits_for_budget = False
 
     async def read(self, announced_bytes: int | None, encoding: str | None) -> list[bytes]:
         """The whole body in pieces. announced_bytes: Content-Length, None when the client did not say.
 
-        Raises BodyTooLarge, Disconnected, and InvalidInput when it cannot be decompressed.
+        Raises BodyTooLarge, Disconnected, InvalidInput when it cannot be decompressed, and at the deadline
+        BodyTooSlow, or Overloaded when there was no memory for it.
         """
+        try:
+            async with asyncio.timeout_at(self._deadline.at):
+                return await self._read(announced_bytes, encoding)
+        except TimeoutError:
+            raise self._too_late() from None
+
+    async def _read(self, announced_bytes: int | None, encoding: str | None) -> list[bytes]:
         if announced_bytes is not None and announced_bytes > MAX_BODY_BYTES:
             raise _too_large()
         inflate = _inflater(encoding)
@@ -108,8 +124,23 @@ class Body:
             pass
 
     async def _reserve(self, size_bytes: int) -> None:
+        self._waits_for_budget = True
         await self._budget.take(size_bytes)
+        self._waits_for_budget = False
         self._reserved_bytes = size_bytes
+
+    def _too_late(self) -> LoaderdError:
+        seconds = self._deadline.seconds
+        if self._waits_for_budget:
+            return Overloaded(
+                f"Other large requests took all of the gateway's memory for {seconds:g} s; try again in a moment.",
+                timeout_seconds=seconds,
+            )
+        return BodyTooSlow(
+            f"The request's body was not complete within {seconds:g} s; send fewer items at once "
+            "or raise PREDICT_TIMEOUT_SECONDS.",
+            timeout_seconds=seconds,
+        )
 
     def close(self) -> None:
         if self._reserved_bytes:

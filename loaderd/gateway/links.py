@@ -9,7 +9,8 @@ from collections.abc import Sequence
 import orjson
 
 from loaderd import wire
-from loaderd.errors import LoaderdError, ModelNotLoaded, ModelProcessDied, ModelTimeout, from_message
+from loaderd.errors import LoaderdError, ModelNotLoaded, ModelProcessDied, ModelTimeout, Overloaded, from_message
+from loaderd.gateway.deadline import Deadline
 from loaderd.gateway.routes import Route, Routes
 
 
@@ -22,13 +23,32 @@ class Link:
         self._connecting: asyncio.Task[wire.Connection] | None = None
         self._waiting: dict[int, tuple[wire.Connection, asyncio.Future[wire.Message]]] = {}
         self._ids = itertools.count(1)
+        self._in_flight = 0  # those that wait for the connection included
         self._retired = False
 
-    async def ask(self, kind: wire.Kind, head: bytes, chunks: Sequence[bytes], timeout_seconds: float) -> wire.Message:
-        """The model process's answer. Raises what it answered with, ModelTimeout or ModelProcessDied.
+    def require_room(self) -> None:
+        """Raises Overloaded when as many requests wait for an answer as the process can hold."""
+        if self._in_flight >= self.route.max_queue + self.route.max_batch_size:
+            raise Overloaded(
+                f"{self.route.model_id} has {self._in_flight} requests waiting, which is its limit; "
+                "try again in a moment.",
+                model_id=self.route.model_id,
+                queued=self._in_flight,
+            )
+
+    async def ask(self, kind: wire.Kind, head: bytes, chunks: Sequence[bytes], deadline: Deadline) -> wire.Message:
+        """The model process's answer. Raises what it answered with, Overloaded, ModelTimeout or ModelProcessDied.
 
         When cancelled it tells the process that nobody waits any more.
         """
+        self.require_room()
+        self._in_flight += 1
+        try:
+            return await self._ask(kind, head, chunks, deadline)
+        finally:
+            self._in_flight -= 1
+
+    async def _ask(self, kind: wire.Kind, head: bytes, chunks: Sequence[bytes], deadline: Deadline) -> wire.Message:
         loop = asyncio.get_running_loop()
         connection = self._connection
         if connection is None or not connection.is_open:
@@ -36,7 +56,7 @@ class Link:
         request_id = next(self._ids) & 0xFFFFFFFF
         answer: asyncio.Future[wire.Message] = loop.create_future()
         self._waiting[request_id] = (connection, answer)
-        timer = loop.call_later(timeout_seconds, self._time_out, request_id, timeout_seconds)
+        timer = loop.call_at(deadline.at, self._time_out, request_id, deadline.seconds)
         try:
             connection.send(request_id, kind, head, *chunks)
             message = await answer

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,10 @@ from loaderd.states import ModelState
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One model version. socket: path of its process's data socket, None without a process."""
+    """One model version. socket: path of its process's data socket, None without a process.
+
+    max_queue, max_batch_size: its process takes that many waiting requests beside those of one call.
+    """
 
     model_id: str
     lineage: str
@@ -23,6 +26,8 @@ class Route:
     socket: str | None = None
     signature: Mapping[str, Any] | None = None
     framework: str = ""
+    max_queue: int = 1024
+    max_batch_size: int = 64
 
     @property
     def is_ready(self) -> bool:
@@ -61,6 +66,21 @@ class Routes:
             lineages.setdefault(route.lineage, []).append(route)
         return cls(routes, lineages)
 
+    @classmethod
+    def from_index(cls, rows: Sequence[Mapping[str, Any]]) -> Routes:
+        """What the registry lists, for models that the table does not name: nothing holds them here."""
+        return cls.from_message(
+            {
+                row["model_id"]: {
+                    "lineage": row["name"],
+                    "version": row["version"],
+                    "state": row["state"],
+                    "reason": row.get("reason", ""),
+                }
+                for row in rows
+            }
+        )
+
     def resolve(self, name: str, version: str | None = None) -> Route:
         """The version that a name means: a model_id, or a lineage with a version, or its highest loaded one.
 
@@ -73,20 +93,29 @@ class Routes:
         if version is not None:
             versions = [route for route in versions if route.version == version]
         if not versions:
-            of_version = f" in version {version}" if version is not None else ""
-            raise UnknownModel(
-                f'No model named "{name}" is known here{of_version}; POST /v2/repository/index lists the models, '
-                "and a registered one that was never loaded must be loaded first.",
-                model=name,
-            )
+            raise _unknown(name, version)
         ready = [route for route in versions if route.is_ready]
         return (ready or versions)[-1]
+
+    def exactly(self, model_id: str) -> Route:
+        """The version with this id; a lineage's name is none. Raises UnknownModel."""
+        try:
+            return self.models[model_id]
+        except KeyError:
+            raise _unknown(model_id) from None
 
     def versions_of(self, name: str) -> list[str]:
         """The loaded versions behind a name."""
         if name in self.models:
             return [self.models[name].version]
         return [route.version for route in self.lineages.get(name, []) if route.is_ready]
+
+
+def _unknown(name: str, version: str | None = None) -> UnknownModel:
+    of_version = f" in version {version}" if version is not None else ""
+    return UnknownModel(
+        f'No model named "{name}" is known here{of_version}; POST /v2/repository/index lists the models.', model=name
+    )
 
 
 def _version_key(version: str) -> list[tuple[int, int, str]]:

@@ -1,4 +1,4 @@
-"""The one thread that uses the model: it loads it, warms it up and predicts.
+"""The one thread that uses the model: it loads it, warms it up, predicts, and unloads it.
 
 One thread, because the libraries keep state per thread (torch's grad mode and thread count, TensorFlow's
 contexts), and because a model need not be safe for two.
@@ -19,6 +19,7 @@ from loaderd.errors import LoaderdError, PredictionFailed
 from loaderd.frameworks.base import LoadedModel
 from loaderd.oip import datatypes
 from loaderd.worker.batching import Arrays, Job, Slice, choose, handed_out, joined
+from loaderd.worker.failures import FailureLog
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ def describe(error: BaseException) -> str:
 
 
 class ComputeThread:
-    """Runs `load()` once, then the jobs that are submitted.
+    """Runs `load()` once, then the jobs that are submitted until `end()`.
 
     on_loaded(model, None) or on_loaded(None, error) and on_done(jobs, batches, compute_seconds) are called on
     this thread; the caller hands them over to its own.
@@ -49,9 +50,11 @@ class ComputeThread:
         self._load = load
         self._on_loaded = on_loaded
         self._on_done = on_done
-        self._arrived: SimpleQueue[Job] = SimpleQueue()
+        self._arrived: SimpleQueue[Job | None] = SimpleQueue()  # None: the end
         self._waiting: deque[Job] = deque()
         self._batches = 0
+        self._failures = FailureLog()
+        self._on_ended: Callable[[], object] | None = None
         self._thread = threading.Thread(target=self._run, name="compute", daemon=True)
 
     def start(self) -> None:
@@ -59,6 +62,11 @@ class ComputeThread:
 
     def submit(self, job: Job) -> None:
         self._arrived.put(job)
+
+    def end(self, on_ended: Callable[[], object]) -> None:
+        """Has the model unloaded, once all jobs are answered or abandoned; on_ended is called on this thread."""
+        self._on_ended = on_ended
+        self._arrived.put(None)
 
     @property
     def queued(self) -> int:
@@ -72,22 +80,31 @@ class ComputeThread:
             self._on_loaded(None, error)
             return
         self._on_loaded(model, None)
-        while True:
-            self._gather()
+        while self._gather():
             if any(job.abandoned for job in self._waiting):
                 self._waiting = deque(job for job in self._waiting if not job.abandoned)
             if self._waiting:
                 self._compute(model, choose(self._waiting, self._max_batch_items))
+        self._unload(model)
 
-    def _gather(self) -> None:
-        """Takes all that arrived; waits only when there is nothing to do."""
-        if not self._waiting:
-            self._waiting.append(self._arrived.get())
+    def _gather(self) -> bool:
+        """Takes all that arrived; waits only when there is nothing to do. False at the end."""
         try:
             while True:
-                self._waiting.append(self._arrived.get_nowait())
+                job = self._arrived.get(block=not self._waiting)
+                if job is None:
+                    return False
+                self._waiting.append(job)
         except Empty:
-            return
+            return True
+
+    def _unload(self, model: LoadedModel) -> None:
+        try:
+            model.unload()
+        except BaseException:
+            log.exception("%s could not give back what it holds", self._model_id)
+        if self._on_ended is not None:
+            self._on_ended()
 
     def _compute(self, model: LoadedModel, slices: list[Slice]) -> None:
         started_at = time.perf_counter()
@@ -136,7 +153,7 @@ class ComputeThread:
         if isinstance(error, LoaderdError):
             job.error = error
             return
-        log.error("prediction failed", exc_info=error)
+        self._failures.note(error)
         job.error = PredictionFailed(
             f"{self._model_id} failed to predict: {describe(error)} (the model's log has the traceback).",
             model_id=self._model_id,

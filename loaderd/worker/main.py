@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 EXIT_LOAD_FAILED = 3
 # The compute thread may hold the interpreter for this long before the event loop gets its turn.
 _SWITCH_SECONDS = 0.001
+# What a model gives back when it is unloaded may take this long; then the process is reported as drained anyway.
+_UNLOAD_SECONDS = 2.0
 
 
 def run(channel: socket.socket, spec: ModelSpec, data_socket_path: str, framework: Framework) -> NoReturn:
@@ -96,7 +98,7 @@ async def _live(sock: socket.socket, spec: ModelSpec, data_socket_path: str, fra
         if command.get("command") == "stats":
             channel.send({"event": "stats", "id": command.get("id"), "counters": door.counters()})
         elif command.get("command") == "drain" and draining is None:
-            draining = asyncio.create_task(_drain(door, channel))
+            draining = asyncio.create_task(_drain(door, compute, channel))
 
 
 class _Raised(Exception):
@@ -107,8 +109,15 @@ class _Raised(Exception):
         self.error = error
 
 
-async def _drain(door: Door, channel: Channel) -> None:
+async def _drain(door: Door, compute: ComputeThread, channel: Channel) -> None:
     await door.drain()
+    loop, unloaded = asyncio.get_running_loop(), asyncio.Event()
+    compute.end(lambda: loop.call_soon_threadsafe(unloaded.set))
+    try:
+        async with asyncio.timeout(_UNLOAD_SECONDS):
+            await unloaded.wait()
+    except TimeoutError:
+        log.error("the model did not unload itself within %g s; its process ends without it", _UNLOAD_SECONDS)
     channel.send({"event": "drained", "counters": door.counters()})
 
 

@@ -74,8 +74,9 @@ def _shape_of(column: list[Any]) -> tuple[int, ...]:
 def predictions(outputs: Mapping[str, np.ndarray], signature: Signature) -> list[dict[str, Any]]:
     """One JSON object per item, for orjson with OPT_SERIALIZE_NUMPY.
 
-    A classifier gives label, score and scores (score and scores only when it knows probabilities), a
-    model with one output {"output": value}, any other {"outputs": {name: value}}.
+    A classifier gives label, score and scores (score and scores only when it knows probabilities or has a
+    decision function), and labels when several may apply; one that answers several questions gives a list
+    of labels. A model with one output gives {"output": value}, any other {"outputs": {name: value}}.
     """
     if "label" in outputs or (signature.labels and "probabilities" in outputs):
         return _labelled(outputs, signature)
@@ -86,16 +87,39 @@ def predictions(outputs: Mapping[str, np.ndarray], signature: Signature) -> list
 
 
 def _labelled(outputs: Mapping[str, np.ndarray], signature: Signature) -> list[dict[str, Any]]:
-    labels, rows = signature.labels, outputs.get("probabilities")
-    given = [datatypes.as_text(label) for label in outputs["label"]] if "label" in outputs else None
+    labels, rows = signature.labels, _score_rows(outputs, signature)
+    given = _label_values(outputs["label"]) if "label" in outputs else None
+    result: list[dict[str, Any]]
     if labels is None or rows is None:
-        return [{"label": label} for label in given or []]
-    result = []
-    for index, row in enumerate(rows):
-        scores = dict(zip(labels, row, strict=True))
-        label = given[index] if given else labels[int(np.argmax(row))]
-        result.append({"label": label, "score": scores.get(label), "scores": scores})
+        result = [{"label": label} for label in given or []]
+    else:
+        result = []
+        for index, row in enumerate(rows):
+            scores = dict(zip(labels, row, strict=True))
+            label = given[index] if given else labels[int(np.argmax(row))]
+            result.append({"label": label, "score": scores.get(label), "scores": scores})
+    if "labels" in outputs:  # a JSON list per item
+        for answer, several in zip(result, outputs["labels"], strict=True):
+            answer["labels"] = _text_value(several)
     return result
+
+
+def _label_values(labels: np.ndarray) -> list[Any]:
+    """Texts; lists of them for a model that answers several questions at once."""
+    if labels.ndim == 1:
+        return [datatypes.as_text(label) for label in labels]
+    return [[datatypes.as_text(label) for label in row.ravel()] for row in labels]
+
+
+def _score_rows(outputs: Mapping[str, np.ndarray], signature: Signature) -> np.ndarray | None:
+    """A column per label: probabilities, or the decision function's values; None without such."""
+    rows, labels = outputs.get("scores"), signature.labels or ()
+    if "probabilities" in outputs:
+        return outputs["probabilities"]
+    if rows is not None and rows.ndim == 1 and len(labels) == 2:
+        return np.stack([-rows, rows], axis=1)  # of two classes the function is for the second, its negative the first
+    # One column per pair of classes, as some support vector machines have it, tells nothing of a single one.
+    return rows if rows is not None and rows.shape[1:] == (len(labels),) else None
 
 
 def _values(array: np.ndarray, spec: TensorSpec) -> list[Any]:

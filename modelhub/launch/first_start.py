@@ -26,7 +26,7 @@ def make_first_admin(config: Config) -> str | None:
 
 
 def wants_sample_models(config: Config) -> bool:
-    """Whether the store holds no model yet and samples are not switched off."""
+    """Whether the store holds no model yet and samples are not switched off. Raises OSError."""
     return config.SAMPLE_MODELS and not _holds_a_model(config.MODELS_DIR)
 
 

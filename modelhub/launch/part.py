@@ -99,5 +99,8 @@ def ending(returncode: int) -> str:
     """How a process ended, in words."""
     if returncode >= 0:
         return f"exit status {returncode}"
-    name = signal.Signals(-returncode).name
+    try:
+        name = signal.Signals(-returncode).name
+    except ValueError:  # a real-time signal
+        return f"signal {-returncode}"
     return f"{name}; perhaps out of memory" if name == "SIGKILL" else name

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import psycopg
 
 from modelhub.conf import Config
+from modelhub.private_dir import NotPrivate, ensure_private_dir
 
 OLDEST_POSTGRES = 14
 
@@ -21,7 +22,8 @@ class NotReady(Exception):
 
 def check(config: Config) -> None:
     """Raises NotReady with a line for each thing that is wrong."""
-    _raise([*_folder("MODELS_DIR", config.MODELS_DIR, os.R_OK | os.X_OK), *_ports(config), *_database(config)])
+    store = _folder("MODELS_DIR", config.MODELS_DIR, os.R_OK | os.X_OK)
+    _raise([*store, *_run_dir(config), *_ports(config), *_database(config)])
 
 
 def check_state_dir(config: Config) -> None:
@@ -43,6 +45,13 @@ def _folder(setting: str, folder: Path, rights: int) -> Iterable[str]:
         return
     if not os.access(folder, rights):
         yield f"{setting}: this user may not use {folder}; change its rights or set {setting}."
+
+
+def _run_dir(config: Config) -> Iterable[str]:
+    try:
+        ensure_private_dir(config.run_dir)
+    except NotPrivate as error:
+        yield str(error)
 
 
 def _ports(config: Config) -> Iterable[str]:

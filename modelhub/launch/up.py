@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+import psycopg
 from django.core.management import CommandError, call_command
 from django.db import Error as DatabaseError
 from django.db import connections
@@ -95,9 +96,12 @@ def _prepare(config: Config) -> None:
     first_admin = first_start.make_first_admin(config)
     if first_admin:
         print(first_admin, flush=True)
-    if first_start.wants_sample_models(config):
-        print("Sample models: the store is empty, so some are trained (SAMPLE_MODELS=false skips this)", flush=True)
-        _make_sample_models()
+    try:
+        if first_start.wants_sample_models(config):
+            print("Sample models: the store is empty, so some are trained (SAMPLE_MODELS=false skips this)", flush=True)
+            _make_sample_models()
+    except OSError as error:
+        print(f"Sample models: {error.filename} cannot be read ({error.strerror}); change its rights", flush=True)
     try:
         call_command("discover", actor="start")
     except CommandError as error:
@@ -161,16 +165,25 @@ def _announce_when_ready(manager: Manager, config: Config) -> None:
 def _keep_postgres(manager: Manager, config: Config) -> None:
     delay_seconds: float | None = None
     while not manager.stopping.is_set():
-        pid, began = postgres.postmaster_pid(config), time.monotonic()
-        while pid is not None and not manager.stopping.is_set() and not postgres.wait_for_end(pid, 0.5):
-            pass
+        began = time.monotonic()
+        try:
+            _wait_while_postgres_runs(manager, config)
+            what_happened = "Postgres ended"
+        except postgres.PostgresError as error:
+            what_happened = str(error)
         if manager.stopping.is_set():
             return
         delay_seconds = delay_after_death(time.monotonic() - began, delay_seconds)
-        manager.say(f"Postgres ended; it starts again in {delay_seconds:g} s")
+        manager.say(f"{what_happened}; it starts again in {delay_seconds:g} s")
         if manager.stopping.wait(delay_seconds):
             return
         try:
             postgres.start(config)
-        except postgres.PostgresError as error:
-            manager.say(str(error))
+        except (postgres.PostgresError, psycopg.Error, OSError) as error:
+            manager.say(str(error).strip())
+
+
+def _wait_while_postgres_runs(manager: Manager, config: Config) -> None:
+    pid = postgres.postmaster_pid(config)
+    while pid is not None and not manager.stopping.is_set() and not postgres.wait_for_end(pid, 0.5):
+        pass

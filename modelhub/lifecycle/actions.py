@@ -12,6 +12,7 @@ from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.auth.models import AnonymousUser
 from django.db import transaction
 from django.utils import timezone
+from django_q.models import OrmQ
 from django_q.tasks import async_task
 
 from loaderd import catalogue
@@ -68,7 +69,7 @@ def cancel(operation: Operation, *, user: User | None) -> Operation:
         raise StateForbids(f"The unload of {operation.version} has begun; load the model again when it has ended.")
     if not LoaderClient(config().control_socket).cancel(str(operation.pk)).get("cancelled"):
         raise StateForbids(f"The {operation.kind} of {operation.version} is ending; nothing is left to cancel.")
-    _unwish(operation)
+    take_wish_back(operation, DesiredState.UNLOADED)
     return wait_for(operation.pk, CANCEL_SECONDS)
 
 
@@ -182,7 +183,9 @@ def _cancel_queued(operation: Operation) -> bool:
     """Whether it was still waiting in the queue, and is cancelled now."""
     error = Cancelled(f"The {operation.kind} was cancelled before it began.")
     with transaction.atomic():
-        _unwish(operation)  # first: everyone locks a version's row before its operations'
+        take_wish_back(
+            operation, _wished_before(operation)
+        )  # first: everyone locks a version's row before its operations'
         cancelled = Operation.objects.filter(pk=operation.pk, status=OperationStatus.QUEUED).update(
             status=OperationStatus.CANCELLED, finished_at=timezone.now(), error=error.to_message()
         )
@@ -193,7 +196,26 @@ def _cancel_queued(operation: Operation) -> bool:
     return bool(cancelled)
 
 
-def _unwish(operation: Operation) -> None:
-    """A load that was cancelled shall not come back at loaderd's next start."""
-    if operation.kind == OperationKind.LOAD:
-        ModelVersion.objects.filter(pk=operation.version_id).update(desired_state=DesiredState.UNLOADED)
+def _wished_before(operation: Operation) -> Any:
+    """The desired state before a command that waits in the queue; that of a load is forgotten.
+
+    A load that was cancelled shall not come back at loaderd's next start.
+    """
+    if operation.kind == OperationKind.UNLOAD:
+        for queued in OrmQ.objects.iterator():
+            task = queued.task
+            if task["func"] == DISPATCH and task["args"][0] == str(operation.pk):
+                return task["args"][2]
+    return DesiredState.UNLOADED
+
+
+def take_wish_back(operation: Operation, desired_before: Any) -> None:
+    """Undoes what a command wished that was never carried out; the wish of another one under way counts."""
+    version = ModelVersion.objects.filter(pk=operation.version_id)
+    others = Operation.objects.filter(version=operation.version_id, status__in=ACTIVE).exclude(pk=operation.pk)
+    other = others.order_by("-requested_at").first()
+    if other is not None:
+        desired_before = _DESIRED[OperationKind(other.kind)]
+    elif operation.kind == OperationKind.UNLOAD:
+        version = version.exclude(status=Status.UNLOADED)  # nothing was there to unload: its load was undone, too
+    version.update(desired_state=desired_before)

@@ -26,6 +26,7 @@ from django_q.models import OrmQ
 from django_q.signals import post_spawn
 
 from loaderd.lifeline import die_with_parent
+from modelhub.private_dir import ensure_private_dir
 
 # A main process that was told to stop may still be at it when the next one starts.
 HANDOVER_SECONDS = 10.0
@@ -44,8 +45,10 @@ class ClusterDied(Exception):
 
 
 def run_cluster(run_dir: Path) -> None:
-    """Returns after SIGTERM or SIGINT, when all processes have ended. Raises AlreadyRunning, ClusterDied."""
-    run_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    """Returns after SIGTERM or SIGINT, when all processes have ended. Raises NotPrivate, AlreadyRunning or
+    ClusterDied.
+    """
+    ensure_private_dir(run_dir)
     with _only_one(run_dir / "queue.lock"):
         _tie_children_to_parents()
         post_spawn.connect(_warm_up, weak=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from django.utils import timezone
 
@@ -13,6 +13,7 @@ from loaderd.states import ModelState
 from modelhub.lifecycle.models import LoaderStatus
 from modelhub.registry.models import ModelVersion
 
+Measured = TypeVar("Measured")
 UNREACHABLE = "unreachable"
 # loaderd is heard every second; a few may be lost to a busy machine.
 SILENCE_SECONDS = 5.0
@@ -66,3 +67,11 @@ def effective_status(version: ModelVersion, loader: LoaderView) -> str:
     if not loader.reachable and version.status in _HELD:
         return UNREACHABLE
     return str(version.status)
+
+
+def known(measured: Measured | None, status: str) -> Measured | None:
+    """What was measured of a model's process, or None while nobody knows whether it lives.
+
+    status: what effective_status() told.
+    """
+    return None if status == UNREACHABLE else measured

@@ -17,7 +17,6 @@ from loaderd.errors import LoaderdError, ModelTimeout, PermissionDenied, Shuttin
 from loaderd.protocol import ModelSpec
 from loaderd.reporter import Access, Report
 from modelhub.accounts.signals import ACCESS_CHANNEL
-from modelhub.conf import config
 from modelhub.lifecycle.access import access_table
 from modelhub.lifecycle.actions import request_load, request_unload
 from modelhub.lifecycle.models import OperationKind
@@ -25,6 +24,7 @@ from modelhub.lifecycle.notifications import Listener, stop_listening, wait_for
 from modelhub.lifecycle.observed import effective_status, loader_view
 from modelhub.lifecycle.outbox import Outbox, Stopped
 from modelhub.lifecycle.takeover import take_over
+from modelhub.registry.artifacts import load_limit_seconds
 from modelhub.registry.models import ModelVersion
 
 # Changes that no signal tells (SQL by hand, bulk updates) reach the door after this time.
@@ -32,7 +32,7 @@ ACCESS_REFRESH_SECONDS = 60.0
 AWAY_SECONDS = 1.0  # between two tries while Postgres is away
 # A command of the inference door waits a load's limit and this much longer: for its turn and for its end.
 TURN_SECONDS = 60.0
-MAX_QUESTIONS = 32  # threads; each command of the inference door holds one while it waits
+MAX_COMMANDS = 32  # threads; each command of the inference door holds one while it waits
 
 Answer = TypeVar("Answer")
 logger = logging.getLogger(__name__)
@@ -48,19 +48,22 @@ class DatabaseReporter:
 
     def __init__(self) -> None:
         self._outbox = Outbox()
-        self._questions = ThreadPoolExecutor(MAX_QUESTIONS, thread_name_prefix="registry-question")
+        self._commands = ThreadPoolExecutor(MAX_COMMANDS, thread_name_prefix="registry-command")
+        # Apart, so that commands that wait never delay the revocation of a token; one thread keeps tables in order.
+        self._tables = ThreadPoolExecutor(1, thread_name_prefix="registry-access")
+        self._indexes = ThreadPoolExecutor(1, thread_name_prefix="registry-index")
         self._is_closing = threading.Event()
         self._access_listener: Listener | None = None
 
     def start(self, facts: Mapping[str, Any]) -> Future[Sequence[ModelSpec]]:
         self._outbox.start()
-        return self._ask(partial(self._patiently, partial(take_over, facts)))
+        return self._ask(self._commands, partial(self._patiently, partial(take_over, facts)))
 
     def report(self, report: Report) -> None:
         self._outbox.put(report)
 
     def access(self) -> Future[Mapping[str, Access]]:
-        return self._ask(access_table)
+        return self._ask(self._tables, access_table)
 
     def on_access_changed(self, callback: Callable[[], Any]) -> None:
         self._access_listener = Listener({ACCESS_CHANNEL: lambda _: callback()}, on_connected=callback)
@@ -73,15 +76,16 @@ class DatabaseReporter:
         threading.Thread(target=refresh, name="access-refresh", daemon=True).start()
 
     def submit(self, kind: str, model_id: str, user: str) -> Future[Mapping[str, Any]]:
-        return self._ask(partial(self._run_operation, OperationKind(kind), model_id, user))
+        return self._ask(self._commands, partial(self._run_operation, OperationKind(kind), model_id, user))
 
     def index(self) -> Future[Sequence[Mapping[str, Any]]]:
-        return self._ask(_index)
+        return self._ask(self._indexes, _index)
 
     def close(self, timeout_seconds: float) -> bool:
         self._is_closing.set()
         closes_at = time.monotonic() + timeout_seconds
-        self._questions.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._commands, self._tables, self._indexes):
+            threads.shutdown(wait=False, cancel_futures=True)
         self._outbox.put(Stopped(time.time()))
         is_written = self._outbox.close(max(closes_at - time.monotonic(), 0.0))
         if self._access_listener is not None:
@@ -89,14 +93,14 @@ class DatabaseReporter:
         stop_listening()
         return is_written
 
-    def _ask(self, question: Callable[[], Answer]) -> Future[Any]:
+    def _ask(self, threads: ThreadPoolExecutor, question: Callable[[], Answer]) -> Future[Any]:
         def answer() -> Answer:
             try:
                 return question()
             finally:
                 connection.close()
 
-        return self._questions.submit(answer)
+        return threads.submit(answer)
 
     def _patiently(self, question: Callable[[], Answer]) -> Answer:
         """Asks again until Postgres answers."""
@@ -120,7 +124,7 @@ class DatabaseReporter:
         if version is None:
             raise UnknownModel(f"No model has the id {model_id!r}; the repository index lists them.", model_id=model_id)
         operation = _REQUESTS[kind](version, user=user, source="inference")
-        limit_seconds = (version.load_timeout_seconds or config().MODEL_TIMEOUT_SECONDS) + TURN_SECONDS
+        limit_seconds = load_limit_seconds(version) + TURN_SECONDS
         deadline = time.monotonic() + limit_seconds
         error: LoaderdError | None = None
         while not operation.is_ended and error is None:

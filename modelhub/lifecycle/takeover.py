@@ -53,7 +53,7 @@ def _wished(now: float) -> tuple[list[ModelSpec], list[StateReport]]:
             specs.append(spec_of(version))
         except LoaderdError as error:
             logger.warning("%s should be loaded and cannot be: %s", version, error.message)
-            refused.append(
-                StateReport(version.model_id, ModelState.ERROR, error.message, now, error=error.to_message())
-            )
+            if version.status != Status.ERROR:  # or each start would count one more error
+                told = error.to_message()
+                refused.append(StateReport(version.model_id, ModelState.ERROR, error.message, now, error=told))
     return specs, refused

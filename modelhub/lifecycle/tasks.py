@@ -14,10 +14,10 @@ from django.utils import timezone
 from loaderd.client import LoaderClient
 from loaderd.errors import LoaderdError, LoaderUnreachable
 from modelhub.conf import config
+from modelhub.lifecycle.actions import take_wish_back
 from modelhub.lifecycle.models import ACTIVE, Operation, OperationKind, OperationStatus
 from modelhub.lifecycle.notifications import OPERATION_CHANNEL, notify
 from modelhub.registry.artifacts import spec_of
-from modelhub.registry.models import ModelVersion
 
 # django-q2 counts no attempt whose worker was killed, so we count deliveries ourselves.
 MAX_ATTEMPTS = 5
@@ -28,9 +28,9 @@ logger = logging.getLogger(__name__)
 def dispatch(operation_id: str, version_id: int, desired_before: str) -> None:
     """Hands an operation to loaderd, after those of the same model that were asked for earlier.
 
-    Safe to repeat: loaderd knows the operations that it took. desired_before: what a load that cannot be
-    delivered puts back. Errors of loaderd end the operation; those of Postgres are raised, and the queue
-    delivers again.
+    Safe to repeat: loaderd knows the operations that it took. desired_before: what a command that cannot be
+    delivered puts back. Errors of loaderd end the operation; those of Postgres, and a loaderd that took the
+    command perhaps and did not answer in time, are raised, and the queue delivers again.
     """
     with _one_at_a_time(version_id):
         active = Operation.objects.filter(version_id=version_id, status__in=ACTIVE).order_by("requested_at")
@@ -43,6 +43,8 @@ def dispatch(operation_id: str, version_id: int, desired_before: str) -> None:
             try:
                 _hand_over(operation)
             except LoaderdError as error:
+                if isinstance(error.__cause__, TimeoutError):
+                    raise
                 # The failure of an earlier one is told by its own task.
                 if operation is in_order[position] or isinstance(error, LoaderUnreachable):
                     _fail(in_order[position], error, desired_before)
@@ -64,8 +66,8 @@ def _one_at_a_time(version_id: int) -> Iterator[None]:
 def _hand_over(operation: Operation) -> None:
     if operation.attempts >= MAX_ATTEMPTS:
         raise LoaderdError(
-            f"The {operation.kind} of {operation.version} was begun {operation.attempts} times and its queue worker "
-            "ended each time; see the log of the queue.",
+            f"The {operation.kind} of {operation.version} was begun {operation.attempts} times: its queue worker ended "
+            "or loaderd did not answer, each time; see the logs of both.",
             model_id=operation.version.model_id,
         )
     # The attempt is counted before anything can go wrong in it.
@@ -87,8 +89,7 @@ def _hand_over(operation: Operation) -> None:
 def _fail(operation: Operation, error: LoaderdError, desired_before: str) -> None:
     """Ends an operation that loaderd did not take, as if it had not been asked for."""
     with transaction.atomic():
-        if operation.kind == OperationKind.LOAD:
-            ModelVersion.objects.filter(pk=operation.version_id).update(desired_state=desired_before)
+        take_wish_back(operation, desired_before)
         failed = Operation.objects.filter(pk=operation.pk, status__in=ACTIVE).update(
             status=OperationStatus.FAILED, finished_at=timezone.now(), error=error.to_message()
         )

@@ -16,9 +16,9 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 
 from loaderd.errors import LoaderdError, UnknownModel
 from loaderd.states import OPERATION_ENDED
-from modelhub.conf import config
 from modelhub.lifecycle.models import Operation, OperationStatus
 from modelhub.lifecycle.notifications import wait_for
+from modelhub.registry.artifacts import load_limit_seconds
 from modelhub.registry.models import ModelVersion
 
 # How often a bar looks for a new phase; the end itself is notified at once.
@@ -104,7 +104,11 @@ def _watch(running: dict[str, Operation], quiet: bool) -> dict[str, Operation]:
             model_id: progress.add_task(f"{operation.kind} {model_id}", total=1.0, phase=operation.status)
             for model_id, operation in running.items()
         }
-        deadline = time.monotonic() + sum(map(_limit_seconds, running.values()), GRACE_SECONDS)
+        deadline = (
+            time.monotonic()
+            + GRACE_SECONDS
+            + sum(load_limit_seconds(operation.version) for operation in running.values())
+        )
         pending = [model_id for model_id, operation in running.items() if not operation.is_ended]
         while pending and time.monotonic() < deadline:
             # Each round waits for one end and looks at all.
@@ -117,10 +121,6 @@ def _watch(running: dict[str, Operation], quiet: bool) -> dict[str, Operation]:
                 progress.update(bars[ids[operation.id]], completed=done, phase=phase)
             pending = [model_id for model_id in pending if not running[model_id].is_ended]
     return running
-
-
-def _limit_seconds(operation: Operation) -> float:
-    return operation.version.load_timeout_seconds or config().MODEL_TIMEOUT_SECONDS
 
 
 def _refused(model_id: str, error: Exception) -> dict[str, Any]:

@@ -56,6 +56,19 @@ def start(config: Config, settings: Mapping[str, str] | None = None) -> bool:
 
 def stop(config: Config, timeout_seconds: float = 20.0) -> bool:
     """Ends the server, open connections included; False when none ran. Raises PostgresError when it does not end."""
+    # Twice: a starter that waits for its server's answer gives up, and one that has none yet is waited for.
+    has_ended = _stop_server(config, timeout_seconds)
+    home = home_of(config)
+    if not home.folder.exists():
+        return has_ended
+    try:
+        with _locked(home):
+            return _stop_server(config, timeout_seconds) or has_ended
+    except PermissionError as error:
+        raise PostgresError(_belongs_to_another(home)) from error
+
+
+def _stop_server(config: Config, timeout_seconds: float) -> bool:
     pid = postmaster_pid(config)
     if pid is None:
         return False

@@ -1,8 +1,9 @@
 """Artifacts on disk: safe paths, the manifest of files, their digest, and the spec that loaderd loads from.
 
 Every folder and file is opened by descriptor, component by component and without following links, from
-MODELS_DIR downwards: a link that is swapped in between check and use is refused by the kernel. Links are
-refused wherever they lead: the model process opens the same paths without following any.
+MODELS_DIR downwards: a link that is swapped in while discovery looks is refused by the kernel. Links are
+refused wherever they lead. A model process checks its files in the same way before it loads them; the
+framework then opens them by name.
 """
 
 from __future__ import annotations
@@ -215,6 +216,11 @@ def files_of(manifest: Sequence[dict[str, Any]]) -> tuple[ArtifactFile, ...]:
     return tuple(ArtifactFile(**entry) for entry in manifest)
 
 
+def load_limit_seconds(version: ModelVersion) -> float:
+    """How long a load of this version may take."""
+    return version.load_timeout_seconds or config().MODEL_TIMEOUT_SECONDS
+
+
 def spec_of(version: ModelVersion) -> ModelSpec:
     """What loaderd needs to load this version, with the defaults of the settings filled in.
 
@@ -235,7 +241,7 @@ def spec_of(version: ModelVersion) -> ModelSpec:
         digest=version.digest,
         files=files_of(version.manifest),
         approved=version.is_approved,
-        timeout_seconds=version.load_timeout_seconds or settings.MODEL_TIMEOUT_SECONDS,
+        timeout_seconds=load_limit_seconds(version),
         threads=version.threads or settings.MODEL_THREADS,
         max_batch_size=version.max_batch_size,
         config=version.config,

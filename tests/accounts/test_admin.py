@@ -39,6 +39,14 @@ def test_a_new_token_is_shown_once(admin_client: Client, admin_user: User) -> No
     assert shown[1] not in admin_client.get(change_address(kept)).content.decode()
 
 
+def test_a_new_token_is_in_no_cookie(admin_client: Client, admin_user: User) -> None:
+    answer = admin_client.post(ADD, {"name": "ci", "user": admin_user.pk, "expiry_0": "", "expiry_1": ""})
+    assert answer.status_code == 302
+    kept = ApiToken.objects.get()
+    assert not any(kept.token_key in cookie.value for cookie in answer.cookies.values())
+    assert "messages" not in answer.cookies
+
+
 def test_only_name_and_expiry_can_change(admin_client: Client, admin_user: User) -> None:
     token, _ = ApiToken.objects.create(admin_user)
     other = User.objects.create_user("other")

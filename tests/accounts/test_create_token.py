@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 
 import pytest
@@ -54,3 +55,10 @@ def test_it_refuses_an_inactive_user() -> None:
     User.objects.create_user("gone", is_active=False)
     with pytest.raises(CommandError, match="not active"):
         call_command("create_token", "gone")
+
+
+def test_json_tells_token_user_and_expiry(ada: User, capsys: pytest.CaptureFixture[str]) -> None:
+    call_command("create_token", "ada", "--name", "laptop", "--json")
+    told = json.loads(capsys.readouterr().out)
+    assert hash_token(told.pop("token")) == ApiToken.objects.get().digest
+    assert told == {"user": "ada", "name": "laptop", "expires_at": None}

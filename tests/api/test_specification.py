@@ -225,11 +225,17 @@ class TestSilentLoaderd:
     def test_list(self, api: APIClient) -> None:
         (entry,) = api.get("/api/models/").json()
         assert (entry["status"], entry["loaded"], entry["memory_usage"]) == ("unreachable", False, None)
+        assert entry["health_status"] == "unknown"
 
     def test_detail(self, api: APIClient) -> None:
         body = api.get("/api/models/sentiment-model-v1").json()
         assert (body["status"], body["runtime"], body["memory_usage_mb"]) == ("unreachable", None, None)
         assert body["observed_at"] is not None
+        assert body["health_status"] == "unknown"
+
+    def test_performance(self, api: APIClient) -> None:
+        body = api.get("/api/models/sentiment-model-v1/performance").json()
+        assert (body["memory_efficiency"], body["load_count"]) == (None, 4)
 
     def test_health_and_metrics(self, api: APIClient) -> None:
         health, metrics = api.get("/api/models/health").json(), api.get("/api/models/metrics").json()

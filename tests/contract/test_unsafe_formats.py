@@ -191,6 +191,13 @@ def test_an_h5_file_is_recognised_and_refused_with_the_way_out(tmp_path: Path) -
 
 
 @tensorflow_group
+@pytest.mark.parametrize("format_name", ["saved-model", "saved_model", "from-the-future"])
+def test_what_would_be_read_as_a_saved_model_needs_approval(tmp_path: Path, format_name: str) -> None:
+    with pytest.raises(ArtifactRefused, match="manage.py approve suspect-v1"):
+        load(artifact(tmp_path, format_name), "tensorflow")
+
+
+@tensorflow_group
 def test_an_archive_that_is_none_is_named(tmp_path: Path) -> None:
     (tmp_path / "model.keras").write_bytes(b"nothing")
     with pytest.raises(LoadFailed, match=r"model.keras of suspect-v1 is no keras v3 archive"):

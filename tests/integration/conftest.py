@@ -9,21 +9,17 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.stack import Stack
+from tests.stack import Stack, fresh_stack
 
 
 @pytest.fixture(scope="session")
-def stack(sample_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    folder = tmp_path_factory.mktemp("stack")
-    models_dir = folder / "models_store"
-    shutil.copytree(sample_store, models_dir)
-    stack = Stack(folder / "var", models_dir)
-    try:
+def stack(sample_store: Path) -> Iterator[Stack]:
+    with fresh_stack() as stack:
+        shutil.copytree(sample_store, stack.models_dir, dirs_exist_ok=True)
         stack.start().wait_for_zygotes()
         yield stack
-    finally:
-        if stack.process is not None and stack.process.poll() is None:
-            stack.stop()
+        assert stack.process is not None
+        assert stack.process.poll() is None, "up ended by itself:\n" + "".join(stack.output[-80:])
 
 
 @pytest.fixture

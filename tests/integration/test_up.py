@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
 
+from modelhub import postgres
 from tests.deadline import wait_until
-from tests.stack import PASSWORD, Stack
+from tests.stack import PASSWORD, Stack, fresh_stack
 
-pytestmark = [pytest.mark.timeout(400), pytest.mark.xdist_group("up")]
+pytestmark = [pytest.mark.timeout(900), pytest.mark.xdist_group("up")]
 
 
 @pytest.fixture
-def own_stack(tmp_path: Path):
-    (tmp_path / "store").mkdir()
-    stack = Stack(tmp_path / "var", tmp_path / "store")
-    yield stack
-    if stack.process is not None and stack.process.poll() is None:
-        stack.kill()
-    for process in stack.family():
-        process.kill()
+def own_stack() -> Iterator[Stack]:
+    with fresh_stack() as stack:
+        yield stack
 
 
 def test_it_starts_serves_the_admin_and_stops_with_nothing_left(own_stack: Stack) -> None:
@@ -44,6 +42,7 @@ def test_it_starts_serves_the_admin_and_stops_with_nothing_left(own_stack: Stack
         assert browser.get(stylesheet).status_code == 200, "static files are served"
     family = own_stack.family()
     assert len(family) > 5
+    assert own_stack.postgres_processes(), "it is one of the family"
     assert own_stack.stop(signal.SIGINT) == 0
     _, alive = psutil.wait_procs(family, timeout=5)
     assert alive == []
@@ -54,7 +53,6 @@ def test_a_second_start_is_fast_and_keeps_the_admin(own_stack: Stack) -> None:
     own_stack.start()
     own_stack.stop()
     began = time.monotonic()
-    own_stack.output.clear()
     own_stack.start()
     assert time.monotonic() - began < 30
     assert own_stack.manage("create_token", "ada").stdout.strip()
@@ -66,13 +64,25 @@ def test_kill_9_of_up_leaves_no_part_and_the_next_start_works(own_stack: Stack) 
     own_stack.kill()
 
     def only_postgres() -> bool:
-        return all("postgres" in " ".join(p.cmdline()) for p in own_stack.family())
+        return set(own_stack.family()) <= set(own_stack.postgres_processes())
 
     wait_until(only_postgres, 30, "web, queue and loaderd end with their parent")
-    own_stack.output.clear()
     own_stack.start()
     assert own_stack.stop() == 0
     assert own_stack.family() == []
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root's Postgres runs as another user")
+def test_in_a_folder_that_only_root_may_enter_postgres_lives_elsewhere_and_ends_too() -> None:
+    with fresh_stack(mode=0o700) as stack:
+        stack.start()
+        home = postgres.home_of(stack.config)
+        assert not home.folder.is_relative_to(stack.state_dir)
+        assert stack.postgres_processes()
+        assert stack.stop() == 0
+        assert stack.postgres_processes() == []
+        assert stack.family() == []
+    assert not home.folder.exists(), "this test leaves nothing in the folder that it shares with real installations"
 
 
 def one_line_error(stack: Stack) -> str:

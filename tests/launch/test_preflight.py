@@ -21,6 +21,12 @@ def taken_port() -> Iterator[int]:
         yield server.getsockname()[1]
 
 
+@pytest.fixture(autouse=True)
+def _sockets_lie_in_the_state_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else pytest's long paths would leave folders in /tmp."""
+    monkeypatch.setattr(Config, "run_dir", property(lambda config: config.MODELHUB_STATE_DIR / "run"))
+
+
 def free_ports() -> tuple[int, int]:
     with socket.create_server(("127.0.0.1", 0)) as first, socket.create_server(("127.0.0.1", 0)) as second:
         return first.getsockname()[1], second.getsockname()[1]
@@ -95,3 +101,11 @@ def test_a_second_start_in_one_state_folder_is_refused_until_the_first_ended(tmp
         InstanceLock(tmp_path)
     first.close()
     InstanceLock(tmp_path).close()
+
+
+def test_sockets_in_a_folder_that_others_may_enter_are_refused(tmp_path: Path) -> None:
+    config = settings(tmp_path)
+    config.run_dir.mkdir(parents=True)
+    config.run_dir.chmod(0o755)
+    (line,) = problems(config)
+    assert line.startswith(f"Others may enter {config.run_dir}")

@@ -243,3 +243,25 @@ def test_what_has_ended_or_is_an_unload_that_began_cannot_be_cancelled(
         cancel(begun, user=admin)
     with pytest.raises(PermissionDenied):
         cancel(begun, user=User.objects.create_user("grace"))
+
+
+def test_cancelling_a_queued_unload_keeps_the_model_wished(
+    make_version: MakeVersion, admin: User, loaderd_is_heard: LoaderStatus
+) -> None:
+    version = make_version(status="loaded", desired_state="loaded")
+    unload = request_unload(version, user=admin, source="api")
+    assert desired_state(version) == "unloaded"
+    assert cancel(unload, user=admin).status == "cancelled"
+    assert desired_state(version) == "loaded"
+
+
+@pytest.mark.parametrize("in_order", [True, False])
+def test_cancelling_a_load_and_the_unload_behind_it_leaves_nothing_wished(
+    version: ModelVersion, admin: User, loaderd_is_heard: LoaderStatus, in_order: bool
+) -> None:
+    operations = [request_load(version, user=admin, source="api"), request_unload(version, user=admin, source="api")]
+    first, second = operations if in_order else reversed(operations)
+    cancel(first, user=admin)
+    assert desired_state(version) == ("unloaded" if in_order else "loaded")
+    cancel(second, user=admin)
+    assert desired_state(version) == "unloaded"

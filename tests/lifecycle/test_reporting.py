@@ -23,7 +23,7 @@ from modelhub.lifecycle.actions import request_load
 from modelhub.lifecycle.models import LoaderStatus, Operation, OperationStatus, StateChange
 from modelhub.lifecycle.notifications import wait_for
 from modelhub.lifecycle.recording import record_heartbeat
-from modelhub.lifecycle.reporting import DatabaseReporter
+from modelhub.lifecycle.reporting import MAX_COMMANDS, DatabaseReporter
 from modelhub.registry.models import ModelVersion
 from tests.deadline import wait_until
 from tests.lifecycle.conftest import MakeVersion, terminate_backends
@@ -367,6 +367,16 @@ def test_a_starting_loaderd_finds_nothing_loaded_and_gets_its_wishes(make_versio
     assert LoaderStatus.objects.get().stopped_at is not None
 
 
+def test_a_refused_wish_counts_one_error_whatever_the_number_of_starts(make_version: MakeVersion) -> None:
+    make_version(desired_state="loaded", artifact_format="pickle")
+    for _ in range(3):
+        reporter = DatabaseReporter()
+        assert reporter.start(FACTS).result(10) == []
+        assert reporter.close(10)
+    assert (row().status, row().error_count) == ("error", 1)
+    assert changes() == [("unloaded", "error")]
+
+
 def test_starting_waits_for_postgres(version: ModelVersion, outage: Callable[[], None]) -> None:
     ModelVersion.objects.update(desired_state="loaded")
     reporter = DatabaseReporter()
@@ -429,6 +439,15 @@ def test_a_command_of_the_door_runs_as_an_operation(
     assert outcome["error"] is None
     operation = Operation.objects.get()
     assert (operation.source, operation.requested_by) == ("inference", admin)
+
+
+def test_commands_that_wait_do_not_delay_access_or_index(
+    reporter: DatabaseReporter, version: ModelVersion, admin: User
+) -> None:
+    waiting = [reporter.submit("load", "topic-v1", "ada") for _ in range(MAX_COMMANDS + 1)]
+    wait_until(lambda: sum(command.running() for command in waiting) == MAX_COMMANDS)
+    assert reporter.access().result(5) == {}
+    assert [entry["model_id"] for entry in reporter.index().result(5)] == ["topic-v1"]
 
 
 def test_a_command_of_the_door_that_is_refused_raises(

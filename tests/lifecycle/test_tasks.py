@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 from django.contrib.auth.models import User
 
-from loaderd.errors import StateForbids
+from loaderd.client import LoaderClient
+from loaderd.errors import LoaderUnreachable, StateForbids
 from modelhub.lifecycle.actions import request_load, request_unload
 from modelhub.lifecycle.models import LoaderStatus, Operation, OperationStatus
 from modelhub.lifecycle.tasks import MAX_ATTEMPTS, dispatch
 from modelhub.registry.models import ModelVersion
+from tests.lifecycle.conftest import MakeVersion
 from tests.lifecycle.fake_loaderd import FakeLoaderd
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -113,3 +117,41 @@ def test_a_command_that_overtook_an_earlier_one_of_its_model_lets_it_go_first(
     assert [command["operation_id"] for command in silent_loaderd.received] == [str(first.pk), str(second.pk)]
     dispatch(str(first.pk), first.version_id, "unloaded")
     assert silent_loaderd.executed == [str(first.pk), str(second.pk)]
+
+
+def test_an_unload_that_cannot_be_delivered_keeps_the_model_wished(
+    make_version: MakeVersion, loaderd_is_heard: LoaderStatus
+) -> None:
+    version = make_version(status="loaded", desired_state="loaded")
+    operation = request_unload(version, user=None, source="api")
+    dispatch(str(operation.pk), operation.version_id, "loaded")
+    assert (stored(operation).status, stored(operation).version.desired_state) == ("failed", "loaded")
+
+
+def test_a_command_that_was_taken_perhaps_is_delivered_again(
+    version: ModelVersion, silent_loaderd: FakeLoaderd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("modelhub.lifecycle.tasks.LoaderClient", partial(LoaderClient, timeout_seconds=0.1))
+    silent_loaderd.hold.clear()
+    operation = load(version)
+    with pytest.raises(LoaderUnreachable):
+        dispatch(str(operation.pk), operation.version_id, "unloaded")
+    assert (stored(operation).status, stored(operation).version.desired_state) == ("running", "loaded")
+    silent_loaderd.hold.set()
+    dispatch(str(operation.pk), operation.version_id, "unloaded")
+    assert silent_loaderd.executed == [str(operation.pk)]
+    assert (stored(operation).status, stored(operation).attempts) == ("running", 2)
+
+
+def test_a_loaderd_that_never_answers_fails_the_operation_in_the_end(
+    version: ModelVersion, silent_loaderd: FakeLoaderd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("modelhub.lifecycle.tasks.LoaderClient", partial(LoaderClient, timeout_seconds=0.05))
+    silent_loaderd.hold.clear()
+    operation = load(version)
+    for _ in range(MAX_ATTEMPTS):
+        with pytest.raises(LoaderUnreachable):
+            dispatch(str(operation.pk), operation.version_id, "unloaded")
+    dispatch(str(operation.pk), operation.version_id, "unloaded")
+    assert stored(operation).status == "failed"
+    assert "loaderd did not answer" in stored(operation).error["message"]

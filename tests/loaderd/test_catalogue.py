@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from importlib.metadata import EntryPoint
+
 import pytest
 
 from loaderd import catalogue
@@ -47,3 +50,27 @@ def test_an_unknown_format_counts_as_one_that_runs_code() -> None:
 def test_an_unknown_framework_is_answered_with_those_that_exist() -> None:
     with pytest.raises(UnknownFramework, match="'caffe'; known are sklearn, tensorflow, transformers"):
         catalogue.entry("caffe")
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[EntryPoint]]:
+    """The entry points of installed packages."""
+    points: list[EntryPoint] = []
+    monkeypatch.setattr(catalogue, "entry_points", lambda group: points)
+    catalogue.entries.cache_clear()
+    yield points
+    catalogue.entries.cache_clear()
+
+
+def test_a_package_that_cannot_be_imported_is_left_out(
+    installed: list[EntryPoint], caplog: pytest.LogCaptureFixture
+) -> None:
+    installed.append(EntryPoint("caffe", "no_such_package:ENTRY", catalogue.ENTRY_POINT_GROUP))
+    assert sorted(catalogue.entries()) == ["sklearn", "tensorflow", "transformers"]
+    assert "The framework 'caffe' cannot be imported from no_such_package:ENTRY" in caplog.text
+
+
+def test_a_package_whose_entry_is_none_is_told(installed: list[EntryPoint]) -> None:
+    installed.append(EntryPoint("caffe", "json:dumps", catalogue.ENTRY_POINT_GROUP))
+    with pytest.raises(UnknownFramework, match="'caffe' .* names json:dumps, which is no FrameworkEntry"):
+        catalogue.entries()

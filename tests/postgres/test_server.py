@@ -8,12 +8,14 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 
 from modelhub import postgres
 from modelhub.conf import PROJECT_DIR, Config
+from modelhub.postgres import server
 from tests.deadline import wait_until
 from tests.environment import for_child
 
@@ -163,3 +165,28 @@ def test_a_long_path_gets_a_short_socket(open_folder: Path) -> None:
     finally:
         postgres.stop(long)
         postgres.home_of(long).socket_dir.rmdir()
+
+
+def test_a_stop_waits_for_a_start_that_has_no_server_yet(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    is_starting, may_go_on = threading.Event(), threading.Event()
+    launch = server._launch
+
+    def launch_late(*args: Any) -> None:
+        is_starting.set()
+        assert may_go_on.wait(30)
+        launch(*args)
+
+    monkeypatch.setattr(server, "_launch", launch_late)
+    starter = threading.Thread(target=postgres.start, args=[config])
+    starter.start()
+    assert is_starting.wait(60)
+    stopped: list[bool] = []
+    stopper = threading.Thread(target=lambda: stopped.append(postgres.stop(config)))
+    stopper.start()
+    stopper.join(0.5)
+    assert stopper.is_alive()
+    may_go_on.set()
+    starter.join(60)
+    stopper.join(60)
+    assert stopped == [True]
+    assert not postgres.is_running(config)

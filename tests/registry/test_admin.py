@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -127,12 +128,32 @@ class TestQueries:
 
 
 class TestShown:
-    def test_the_list_shows_what_is_true_now(self, admin_client: Client, version: ModelVersion) -> None:
+    def test_the_list_shows_what_is_true_now(self, admin_client: Client, version: ModelVersion, loaderd: None) -> None:
         ModelVersion.objects.update(status=Status.LOADED, private_bytes=256 << 20)
         page = admin_client.get(reverse(LIST)).content.decode()
-        assert "unreachable" in page  # no loaderd is heard
+        assert "unreachable" not in page
         assert "256.0\xa0MB" in page
         assert "1 new" in page
+
+    def test_a_silent_loaderd_shows_no_stale_measurements(self, admin_client: Client, version: ModelVersion) -> None:
+        ModelVersion.objects.update(status=Status.LOADED, private_bytes=256 << 20, pid=4711, health_status="healthy")
+        for address in (reverse(LIST), url("change", version.pk)):
+            page = admin_client.get(address).content.decode()
+            assert "unreachable" in page
+            assert "256.0\xa0MB" not in page
+        assert "4711" not in page
+        assert not re.search(r">\s*Healthy\s*<", page)
+
+    def test_a_safe_format_can_be_approved_too(self, admin_client: Client, store: Store, version: ModelVersion) -> None:
+        """A skops file with types of its own is loaded after approval only."""
+        store.add("topic/safe-v1")
+        admin_client.post(url("discover"))
+        safe = ModelVersion.objects.get(model_id="safe-v1")
+        page = admin_client.get(url("change", safe.pk)).content.decode()
+        assert "Not needed, unless loading says so" in page
+        assert url("approve", safe.pk) in page
+        admin_client.post(url("approve", safe.pk), {"digest": safe.digest})
+        assert url("revoke", safe.pk) in admin_client.get(url("change", safe.pk)).content.decode()
 
     def test_the_page_of_a_model_shows_all_of_it_escaped(self, admin_client: Client, version: ModelVersion) -> None:
         page = admin_client.get(url("change", version.pk)).content.decode()

@@ -98,6 +98,12 @@ class TestModels:
         _, output = run("models", *arguments, "--json")
         assert [model["model_id"] for model in json.loads(output)] == expected
 
+    def test_a_silent_loaderd_shows_no_stale_measurements(self, some: Store) -> None:
+        ModelVersion.objects.filter(model_id="mail-v1").update(status=Status.LOADED, private_bytes=256 << 20, pid=4711)
+        assert "256.0" not in run("models")[1].replace("\xa0", " ")
+        facts = json.loads(run("models", "show", "mail-v1", "--json")[1])
+        assert (facts["status"], facts["private_bytes"], facts["pid"]) == ("unreachable", None, None)
+
     def test_an_empty_registry_says_what_to_do(self, db: None) -> None:
         assert "manage.py discover" in run("models")[1]
 
@@ -138,6 +144,15 @@ class TestApprove:
         assert run("approve", "mail-v1", "--user", "nobody")[0] == 2
         assert run("approve", "mail-v1", "--user", "admin")[0] == 0
         assert ModelVersion.objects.get(model_id="mail-v1").approved_by == admin
+
+    def test_json_is_the_approval(self, some: Store) -> None:
+        users: Any = get_user_model().objects
+        users.create_superuser("admin")
+        approved = json.loads(run("approve", "mail-v1", "--user", "admin", "--json")[1])
+        assert approved.pop("approved_at")
+        digest = ModelVersion.objects.get(model_id="mail-v1").digest
+        assert approved == {"model_id": "mail-v1", "approved": True, "digest": digest, "approved_by": "admin"}
+        assert json.loads(run("approve", "mail-v1", "--revoke", "--json")[1])["approved"] is False
 
     def test_another_digest_or_model_is_refused(self, some: Store) -> None:
         assert run("approve", "mail-v1", "--digest", "0" * 64)[0] == 1

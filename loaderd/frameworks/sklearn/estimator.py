@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import threadpoolctl
-from sklearn.base import is_classifier
+from sklearn.base import BaseEstimator, is_classifier
 from sklearn.model_selection import FixedThresholdClassifier, TunedThresholdClassifierCV
 from sklearn.pipeline import Pipeline
 from sklearn.svm import SVC, NuSVC
@@ -20,7 +20,7 @@ from sklearn.svm import SVC, NuSVC
 from loaderd.errors import InvalidInput, LoadFailed
 from loaderd.frameworks.base import Artifact, LoadedModel, Signature, TensorSpec
 from loaderd.frameworks.inputs import DATATYPES, checked, sample
-from loaderd.frameworks.labels import classified, classifier_outputs, declared_labels
+from loaderd.frameworks.labels import classified, classifier_outputs, declared_labels, several_labels
 from loaderd.frameworks.sklearn.features import input_of
 
 if TYPE_CHECKING:
@@ -110,6 +110,9 @@ class EstimatorModel(LoadedModel):
         thread_pools().limit(limits=threads)
         jobs = [name for name in self._estimator.get_params() if name.split("__")[-1] == "n_jobs"]
         self._estimator.set_params(**dict.fromkeys(jobs, threads))
+        for part in _parts(self._estimator):  # what was fitted are copies, which the parameters do not reach
+            if "n_jobs" in vars(part):
+                part.n_jobs = threads
 
 
 class ProbabilisticClassifier(EstimatorModel):
@@ -130,10 +133,13 @@ class ScoringClassifier(EstimatorModel):
 
     def _outputs(self, artifact: Artifact) -> tuple[tuple[TensorSpec, ...], tuple[str, ...] | None]:
         self._labels = _labels(self._estimator, artifact)
-        self._asked = isinstance(_final(self._estimator), DECIDES_ITSELF)
+        final = _final(self._estimator)
+        self._several = _is_multilabel(final)
+        self._asked = isinstance(final, DECIDES_ITSELF)
         scores = self._answer(self._items(sample(self.signature, artifact.metadata)[self.signature.inputs[0].name]))
         shape = (-1, *scores["scores"].shape[1:])
-        return (TensorSpec("label", "BYTES", (-1,)), TensorSpec("scores", "FP64", shape)), self._labels
+        outputs = (TensorSpec("label", "BYTES", (-1,)), TensorSpec("scores", "FP64", shape))
+        return (*outputs, TensorSpec("labels", "BYTES", (-1,))) if self._several else outputs, self._labels
 
     def _answer(self, items: Any) -> dict[str, np.ndarray]:
         scores = np.asarray(self._estimator.decision_function(items), dtype=np.float64)
@@ -141,7 +147,8 @@ class ScoringClassifier(EstimatorModel):
             chosen = np.searchsorted(self._estimator.classes_, self._estimator.predict(items))
         else:
             chosen = scores.argmax(axis=1) if scores.ndim == 2 else (scores > 0).astype(int)
-        return {"label": np.array(self._labels, dtype=object)[chosen], "scores": scores}
+        outputs = {"label": np.array(self._labels, dtype=object)[chosen], "scores": scores}
+        return outputs | {"labels": several_labels(scores > 0, self._labels)} if self._several else outputs
 
 
 class LabellingClassifier(EstimatorModel):
@@ -197,6 +204,28 @@ def _final(estimator: Any) -> Any:
             estimator = estimator.best_estimator_
         else:
             return estimator
+
+
+def _parts(estimator: Any) -> Iterator[Any]:
+    """The estimator and all that it holds, fitted or not: steps, transformers, members of an ensemble."""
+    seen: set[int] = set()
+    ahead = [estimator]
+    while ahead:
+        part = ahead.pop()
+        if id(part) in seen:
+            continue
+        seen.add(id(part))
+        if isinstance(part, np.ndarray) and part.dtype == object:
+            ahead.extend(part.flat)
+        elif isinstance(part, list | tuple):
+            ahead.extend(part)
+        elif hasattr(part, "__dict__") and (isinstance(part, BaseEstimator) or _is_of_sklearn(part)):
+            yield part
+            ahead.extend(vars(part).values())
+
+
+def _is_of_sklearn(part: Any) -> bool:
+    return type(part).__module__.startswith("sklearn.")  # a calibrated classifier is no BaseEstimator
 
 
 def _is_multilabel(final: Any) -> bool:

@@ -40,7 +40,7 @@ class TensorflowFramework(Framework):
                 "you trust it: keras.saving.load_model('model.h5').save('model.keras')",
                 model_id=artifact.model_id,
             )
-        if artifact.format == "saved-model":
+        if artifact.format != "keras":  # whatever it is called, it would be read as a SavedModel
             require_approval(artifact, "is a TensorFlow SavedModel, whose graph can run code")
         from loaderd.frameworks.tensorflow.keras_archive import load_archive
         from loaderd.frameworks.tensorflow.saved_model import load_saved_model

@@ -15,7 +15,7 @@ from loaderd.states import ModelState
 from modelhub.api import measures
 from modelhub.api.fields import UnixTimeField, mebibytes
 from modelhub.lifecycle.models import StateChange
-from modelhub.lifecycle.observed import effective_status
+from modelhub.lifecycle.observed import effective_status, known
 from modelhub.registry.choices import DesiredState, HealthStatus, ModelType
 from modelhub.registry.models import ModelVersion
 
@@ -35,6 +35,10 @@ class EffectiveStatus(serializers.Serializer):
     def get_loaded(self, version: ModelVersion) -> bool:
         return self.get_status(version) == ModelState.LOADED
 
+    @extend_schema_field(serializers.ChoiceField(choices=HealthStatus.choices))
+    def get_health_status(self, version: ModelVersion) -> str:
+        return str(known(version.health_status, self.get_status(version)) or HealthStatus.UNKNOWN)
+
 
 class ModelSummarySerializer(EffectiveStatus):
     """An entry of the list: exactly the specification's fields."""
@@ -50,7 +54,7 @@ class ModelSummarySerializer(EffectiveStatus):
     gpu_memory_usage = serializers.SerializerMethodField(help_text="MiB; null when not loaded or without a GPU.")
     load_count = serializers.IntegerField()
     usage_count = serializers.IntegerField()
-    health_status = serializers.ChoiceField(choices=HealthStatus.choices)
+    health_status = serializers.SerializerMethodField()
 
     class Meta:
         # What the fields above read; the rest, JSON of any size among it, stays in the database.
@@ -104,7 +108,7 @@ class ModelDetailSerializer(EffectiveStatus):
     usage_count = serializers.IntegerField()
     average_load_time = serializers.FloatField(source="average_load_seconds", help_text="Seconds.")
     performance_metrics = serializers.SerializerMethodField()
-    health_status = serializers.ChoiceField(choices=HealthStatus.choices)
+    health_status = serializers.SerializerMethodField()
     memory_usage_mb = serializers.SerializerMethodField(help_text="MiB; null when not loaded.")
     gpu_memory_usage_mb = serializers.SerializerMethodField(help_text="MiB; null when not loaded or without a GPU.")
     last_health_check = UnixTimeField(source="last_health_check_at", allow_null=True)
@@ -173,7 +177,7 @@ class PolicySerializer(serializers.ModelSerializer):
         fields = ("load_timeout_seconds", "threads", "max_batch_size")
 
 
-class PerformanceSerializer(serializers.Serializer):
+class PerformanceSerializer(EffectiveStatus):
     """Exactly the specification's fields."""
 
     model_id = serializers.CharField()
@@ -189,7 +193,7 @@ class PerformanceSerializer(serializers.Serializer):
         return measures.performance_metrics(version)
 
     def get_memory_efficiency(self, version: ModelVersion) -> float | None:
-        return measures.memory_efficiency(version)
+        return measures.memory_efficiency(version) if self.get_loaded(version) else None
 
 
 class StateChangeSerializer(serializers.ModelSerializer):

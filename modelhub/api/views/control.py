@@ -20,9 +20,10 @@ from modelhub.api.serializers.operations import (
     ReasonSerializer,
     UnloadedSerializer,
 )
-from modelhub.api.waiting import time_limit_seconds, wait_for_end
+from modelhub.api.waiting import wait_for_end
 from modelhub.lifecycle.actions import request_load, request_unload
 from modelhub.lifecycle.models import Operation, OperationStatus
+from modelhub.registry.artifacts import load_limit_seconds
 from modelhub.registry.models import ModelVersion
 
 PREFER = [
@@ -115,7 +116,7 @@ def result_of(operation: Operation, version: ModelVersion) -> dict[str, Any]:
         raise error
     raise ModelTimeout(
         f"The {operation.kind} of {version.model_id} is still {operation.status} after "
-        f"{time_limit_seconds(version):g} seconds and goes on; follow or cancel it at "
+        f"{load_limit_seconds(version):g} seconds and goes on; follow or cancel it at "
         f"{reverse('operation-detail', kwargs={'operation_id': operation.id})}.",
         **facts,
     )

@@ -91,7 +91,7 @@ class ModelViewSet(ControlActions, PredictActions, ApprovalActions, GenericViewS
     @action(detail=True)
     def performance(self, request: Request, model_id: str) -> Response:
         """Counted over all loads and predictions; docs/api.md has the formulas."""
-        return Response(PerformanceSerializer(self.get_object()).data)
+        return Response(PerformanceSerializer(self.get_object(), context={"loader": loader_view()}).data)
 
     @extend_schema(
         summary="A model's history, newest first",

@@ -16,7 +16,7 @@ from unfold.admin import ModelAdmin
 
 from loaderd.errors import LoaderdError
 from modelhub.lifecycle.actions import request_load, request_unload
-from modelhub.registry.approval import ApprovalRefused, approve, needs_approval, revoke
+from modelhub.registry.approval import ApprovalRefused, approve, revoke
 from modelhub.registry.discovery import DiscoveryFailed, DiscoveryReport, discover
 from modelhub.registry.models import ModelVersion
 
@@ -98,9 +98,10 @@ class ModelCommands(ModelAdmin):
         if self.has_unload_permission(request):
             shown.append(("unload", "Unload"))
         if self.has_approve_permission(request):
-            if needs_approval(version):
+            # Every format: a skops file with types of its own needs it, which shows when it is loaded only.
+            if not version.is_approved:
                 shown.append(("approve", "Approve these files"))
-            elif version.approved_digest:
+            else:
                 shown.append(("revoke", "Take approval back"))
         return [
             {"title": title, "url": reverse(f"admin:registry_modelversion_{name}", args=[version.pk])}

@@ -19,7 +19,7 @@ from unfold.views import ChangeList
 
 from modelhub.console.admin.filters import AttentionFilter, FrameworkFilter
 from modelhub.console.admin.model_commands import ModelCommands
-from modelhub.lifecycle.observed import effective_status, loader_view
+from modelhub.lifecycle.observed import effective_status, known, loader_view
 from modelhub.registry.approval import needs_approval
 from modelhub.registry.choices import DesiredState, Status
 from modelhub.registry.models import DiscoveryRun, ModelVersion
@@ -37,7 +37,7 @@ _POLICY = ["load_timeout_seconds", "threads", "max_batch_size"]
 _SECTIONS = {
     "Status": [
         *("shown_status", "status_reason", "status_changed_at", "observed_at", "desired_state"),
-        *("health_status", "last_health_check_at", "pid", "started_at", "phase"),
+        *("health", "last_health_check_at", "process", "started_at", "phase"),
     ],
     "Policy, from the next load on": _POLICY,
     "Memory": ["memory", "shared_memory", "gpu_memory", "peak_memory"],
@@ -133,8 +133,16 @@ class ModelVersionAdmin(ModelCommands):
 
     @display(description="Status", label=STATUS_COLOURS, ordering="status")
     def shown_status(self, version: ModelVersion) -> str:
-        status_now: str | None = getattr(version, "status_now", None)
-        return status_now or effective_status(version, loader_view())
+        return _status_now(version)
+
+    @display(description="Health status")
+    def health(self, version: ModelVersion) -> str | None:
+        return known(version.get_health_status_display(), _status_now(version))
+
+    @display(description="Pid")
+    def process(self, version: ModelVersion) -> str | None:
+        pid = known(version.pid, _status_now(version))
+        return None if pid is None else str(pid)
 
     @display(description="Type", ordering="lineage__type")
     def type_label(self, version: ModelVersion) -> str:
@@ -146,15 +154,15 @@ class ModelVersionAdmin(ModelCommands):
 
     @display(description="Memory", ordering="private_bytes")
     def memory(self, version: ModelVersion) -> str | None:
-        return _bytes(version.private_bytes)
+        return _bytes(known(version.private_bytes, _status_now(version)))
 
     @display(description="With its share of shared pages")
     def shared_memory(self, version: ModelVersion) -> str | None:
-        return _bytes(version.pss_bytes)
+        return _bytes(known(version.pss_bytes, _status_now(version)))
 
     @display(description="GPU memory")
     def gpu_memory(self, version: ModelVersion) -> str | None:
-        return _bytes(version.gpu_bytes)
+        return _bytes(known(version.gpu_bytes, _status_now(version)))
 
     @display(description="Peak since the last load")
     def peak_memory(self, version: ModelVersion) -> str | None:
@@ -183,7 +191,7 @@ class ModelVersionAdmin(ModelCommands):
             old = "; the approved files were others" if version.approved_digest else ""
             return f"Missing: loading this format can run code{old}."
         if not version.is_approved:
-            return "Not needed: loading this format runs no code."
+            return "Not needed, unless loading says so: this format runs no code by itself."
         who = version.approved_by or "the operator of this machine, or a user who is gone,"
         when = f" at {version.approved_at:%Y-%m-%d %H:%M:%S %Z}" if version.approved_at else ""
         return f"By {who}{when}."
@@ -230,6 +238,13 @@ def remarks(version: ModelVersion) -> list[str]:
             f"come from (digest {version.digest[:12]})."
         )
     return said
+
+
+def _status_now(version: Any) -> str:
+    """Looked up once a model; a list has done it for all its rows."""
+    if not hasattr(version, "status_now"):
+        version.status_now = effective_status(version, loader_view())
+    return str(version.status_now)
 
 
 def _bytes(count: int | None) -> str | None:

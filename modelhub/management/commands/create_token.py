@@ -1,4 +1,4 @@
-"""Makes an API token for a user and prints it, alone, on standard output."""
+"""Makes an API token for a user and prints it, alone or as JSON."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from django.contrib.auth import get_user_model
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from modelhub.accounts.models import ApiToken
+from modelhub.management.operating import print_json
 
 
 class Command(BaseCommand):
@@ -17,6 +18,9 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("user", metavar="USER", help="User name that the token acts as.")
         parser.add_argument("--name", default="", help="What the token is for.")
+        parser.add_argument(
+            "--json", action="store_true", dest="as_json", help="Print the token and its facts as JSON."
+        )
         parser.add_argument("--expires-days", type=float, help="Days until it expires. Without: it does not expire.")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -29,5 +33,8 @@ class Command(BaseCommand):
         if not user.is_active:
             raise CommandError(f"{user} is not active, so a token of this user would be refused.")
         expiry = None if days is None else timedelta(days=days)
-        _, token = ApiToken.objects.create(user, expiry=expiry, name=options["name"])
-        self.stdout.write(token)
+        made, token = ApiToken.objects.create(user, expiry=expiry, name=options["name"])
+        if options["as_json"]:
+            print_json(self, {"token": token, "user": options["user"], "name": made.name, "expires_at": made.expiry})
+        else:
+            self.stdout.write(token)

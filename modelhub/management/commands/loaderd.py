@@ -11,6 +11,7 @@ from loaderd.supervisor.config import DaemonConfig
 from loaderd.supervisor.daemon import AlreadyRunning, Daemon
 from modelhub.conf import config
 from modelhub.lifecycle.reporting import DatabaseReporter
+from modelhub.private_dir import NotPrivate, ensure_private_dir
 from modelhub.registry.models import ModelVersion
 
 
@@ -25,8 +26,9 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, no_zygotes: bool, **options: Any) -> None:
         try:
+            ensure_private_dir(config().run_dir)
             asyncio.run(Daemon(self._daemon_config(use_zygotes=not no_zygotes), DatabaseReporter()).run())
-        except AlreadyRunning as error:
+        except (NotPrivate, AlreadyRunning) as error:
             raise CommandError(str(error)) from None
 
     def _daemon_config(self, *, use_zygotes: bool) -> DaemonConfig:

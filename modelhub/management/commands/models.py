@@ -11,7 +11,7 @@ from rich.table import Table
 
 from loaderd import catalogue
 from loaderd.errors import UnknownModel
-from modelhub.lifecycle.observed import LoaderView, effective_status, loader_view
+from modelhub.lifecycle.observed import LoaderView, effective_status, known, loader_view
 from modelhub.management.operating import print_json, registered
 from modelhub.management.tables import print_table
 from modelhub.registry.approval import needs_approval
@@ -68,7 +68,7 @@ class Command(BaseCommand):
                 version.framework,
                 version.version,
                 _bytes(version.size_bytes),
-                _bytes(version.private_bytes),
+                _bytes(known(version.private_bytes, status)),
                 str(version.load_count),
                 f"{version.last_used_at:%Y-%m-%d %H:%M}" if version.last_used_at else "",
                 _remark(version),
@@ -118,8 +118,8 @@ def _summary(version: ModelVersion, status: str) -> dict[str, Any]:
         "status": status,
         "desired_state": version.desired_state,
         "size_bytes": version.size_bytes,
-        "private_bytes": version.private_bytes,
-        "gpu_bytes": version.gpu_bytes,
+        "private_bytes": known(version.private_bytes, status),
+        "gpu_bytes": known(version.gpu_bytes, status),
         "load_count": version.load_count,
         "usage_count": version.usage_count,
         "last_used_at": version.last_used_at,
@@ -128,12 +128,13 @@ def _summary(version: ModelVersion, status: str) -> dict[str, Any]:
 
 
 def _facts(version: ModelVersion, loader: LoaderView) -> dict[str, Any]:
+    status = effective_status(version, loader)
     return {
-        **_summary(version, effective_status(version, loader)),
+        **_summary(version, status),
         "name": version.name,
         "status_reason": version.status_reason,
         "observed_at": version.observed_at,
-        "pid": version.pid,
+        "pid": known(version.pid, status),
         "path": version.path,
         "digest": version.digest,
         "is_approved": version.is_approved,

@@ -8,6 +8,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from modelhub.conf import config
 from modelhub.lifecycle.cluster import AlreadyRunning, ClusterDied, run_cluster
+from modelhub.private_dir import NotPrivate
 
 
 class Command(BaseCommand):
@@ -17,5 +18,5 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         try:
             run_cluster(config().run_dir)
-        except (AlreadyRunning, ClusterDied) as error:
+        except (NotPrivate, AlreadyRunning, ClusterDied) as error:
             raise CommandError(str(error)) from None

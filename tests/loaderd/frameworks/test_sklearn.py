@@ -10,13 +10,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.cluster import KMeans
+from sklearn.compose import make_column_transformer
 from sklearn.datasets import load_iris
 from sklearn.decomposition import PCA
-from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor, VotingClassifier
+from sklearn.ensemble import BaggingClassifier, RandomForestClassifier, RandomForestRegressor, VotingClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
-from sklearn.model_selection import FixedThresholdClassifier
+from sklearn.model_selection import FixedThresholdClassifier, GridSearchCV
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline, make_union
@@ -79,6 +81,13 @@ def test_a_union_of_vectorizers_takes_text() -> None:
     assert model.signature.takes_text
 
 
+def test_a_decision_function_for_several_labels_says_which_apply() -> None:
+    wanted = np.column_stack([KINDS == 0, KINDS >= 1, KINDS == 2]).astype(int)
+    estimator = OneVsRestClassifier(RidgeClassifier()).fit(ROWS, wanted)
+    labels = [json.loads(row) for row in answer(served(estimator))["labels"]]
+    assert labels == [[str(at) for at in np.flatnonzero(row)] for row in estimator.predict(ROWS)]
+
+
 def test_an_estimator_that_cannot_predict_is_named() -> None:
     with pytest.raises(LoadFailed, match=r"m-v1 holds a PCA, which has no predict\(\)"):
         served(PCA().fit(ROWS))
@@ -89,6 +98,25 @@ def test_a_model_may_use_no_more_threads_than_it_was_given() -> None:
     served(forest, threads=1)
     assert forest[-1].n_jobs == 1
     served(KMeans(2, n_init=1, random_state=0).fit(ROWS), threads=1)
+
+
+def test_what_was_fitted_within_a_model_may_use_no_more_threads_either() -> None:
+    forest = RandomForestClassifier(2, n_jobs=8)
+    search = GridSearchCV(make_pipeline(PCA(2), forest), {"pca__n_components": [1, 2]}, cv=2).fit(ROWS, KINDS)
+    votes = VotingClassifier([("forest", forest), ("bags", BaggingClassifier(forest, 2, n_jobs=8))]).fit(ROWS, KINDS)
+    calibrated = CalibratedClassifierCV(forest, cv=2).fit(ROWS, KINDS)
+    union = make_union(make_union(PCA(2), n_jobs=8))
+    columns = make_column_transformer((union, [0, 1]), (PCA(2), [2, 3])).fit(ROWS)
+    for estimator in (search, votes, calibrated, make_pipeline(columns, GaussianNB()).fit(ROWS, KINDS)):
+        served(estimator, threads=1)
+    within = [
+        columns.named_transformers_["featureunion"].transformer_list[0][1],
+        search.best_estimator_[-1],
+        votes.estimators_[0],
+        votes.estimators_[1].estimators_[1],
+        calibrated.calibrated_classifiers_[1].estimator,
+    ]
+    assert [part.n_jobs for part in within] == [1] * 5
 
 
 def test_a_model_of_another_version_loads_with_a_line_in_the_log(
@@ -119,4 +147,4 @@ def test_joblib_arrays_stay_on_disk_where_they_can(tmp_path: Path, compress: int
 
     joblib.dump(GaussianNB().fit(ROWS, KINDS), tmp_path / "m.joblib", compress=compress)
     estimator = read(Artifact("m-v1", tmp_path, "joblib", ("m.joblib",), approved=True))
-    assert isinstance(estimator.theta_, np.memmap) == (compress == 0)
+    assert estimator.theta_.flags.writeable == (compress > 0), "what is mapped is read-only"

@@ -138,6 +138,22 @@ class TestFailing:
             for one in (busy, *waiting):
                 assert one.result().status_code == 200
 
+    def test_the_gateway_itself_refuses_what_a_busy_model_could_not_queue(
+        self, fresh: Served, gate: Path, pool: ThreadPoolExecutor
+    ) -> None:
+        model = fresh.models["echo-v1"]
+        fresh.change("echo-v1", max_queue=1, max_batch_size=2)
+        waiting = [pool.submit(infer, fresh, f"gate:{gate}")]
+        model.wait_for(in_flight=1, queued=0)
+        waiting += [pool.submit(infer, fresh, "waits") for _ in range(2)]
+        model.wait_for(queued=2)
+        refused = infer(fresh, "one too many")
+        assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+        assert refused.json()["error"].startswith("echo-v1 has 3 requests waiting, which is its limit")
+        gate.write_bytes(b"open")
+        assert [one.result().status_code for one in waiting] == [200] * 3
+        assert infer(fresh, "after").status_code == 200
+
     def test_the_work_of_a_client_that_left_is_dropped(
         self, fresh: Served, gate: Path, pool: ThreadPoolExecutor
     ) -> None:
@@ -189,6 +205,29 @@ class TestLargeBodies:
             assert infer(served, "small").status_code == 200
         assert [one.result() for one in large] == [200] * 24
         assert _peak_bytes(served.door.process.pid) < 900 * 1024 * 1024
+
+    def test_a_body_that_does_not_come_is_408_and_frees_its_memory(self, tmp_path: Path) -> None:
+        with Door(tmp_path, predict_timeout_seconds=0.5) as door, ModelProcess(spec(), tmp_path / "m.sock") as model:
+            door.listening()
+            door.allow({TOKEN: grant("ada", "predict")})
+            model.ready()
+            door.route({"echo-v1": row(model, model.signature)})
+            stalled = [socket.create_connection(("127.0.0.1", door.port), timeout=SECONDS) for _ in range(4)]
+            for one in stalled:  # without a length each counts as the largest: these take the whole budget
+                one.sendall(
+                    f"POST /v2/models/echo-v1/infer HTTP/1.1\r\nHost: x\r\nAuthorization: Token {TOKEN}\r\n"
+                    "Transfer-Encoding: chunked\r\n\r\n20000\r\n".encode()
+                    + bytes(0x20000)
+                    + b"\r\n"
+                )
+            for one in stalled:
+                answer = b""
+                with one:
+                    while piece := one.recv(65536):  # to the end: the gateway closes
+                        answer += piece
+                assert answer.startswith(b"HTTP/1.1 408 ")
+                assert b"The request's body was not complete within 0.5 s" in answer
+            assert output(infer(Served(door, door.http(), {}, {}), "x" * 100_000), "length") == 100_000
 
     def test_a_body_beyond_the_limit_is_413(self, served: Served) -> None:
         too_large = bytes(MAX_BODY_BYTES + 1)

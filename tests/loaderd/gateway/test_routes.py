@@ -47,6 +47,12 @@ def test_what_is_not_there_is_unknown(name: str, version: str | None) -> None:
         ROUTES.resolve(name, version)
 
 
+def test_a_model_id_may_be_asked_for_exactly() -> None:
+    assert ROUTES.exactly("spam-v2").model_id == "spam-v2"
+    with pytest.raises(UnknownModel, match='No model named "spam" is known here'):
+        ROUTES.exactly("spam")
+
+
 def test_what_is_not_loaded_says_its_state_and_what_to_do() -> None:
     with pytest.raises(ModelNotLoaded, match=r"topic-v2 is loading; try again when it is ready\."):
         ROUTES.resolve("topic").require_ready()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -132,6 +133,23 @@ class Careless(Double):
         pass
 
 
+class Holding(Echo):
+    """Holds a folder `held` until it is unloaded, which succeeds, goes "badly" or "never" ends."""
+
+    def __init__(self, folder: Path, unloads: str) -> None:
+        self._held = folder / "held"
+        self._held.mkdir()
+        self._unloads = unloads
+
+    def unload(self) -> None:
+        assert threading.current_thread().name == "compute"
+        if self._unloads == "never":
+            threading.Event().wait()
+        if self._unloads == "badly":
+            raise OSError("the folder is gone already")
+        self._held.rmdir()
+
+
 MODELS = {
     "echo": Echo,
     "double": Double,
@@ -160,4 +178,6 @@ class InTestFramework(Framework):
             Path(artifact.config["fifo"]).read_bytes()
         for step in range(1000):
             report(step / 1000)
+        if kind == "holding":
+            return Holding(artifact.directory, artifact.config["unloads"])
         return MODELS[kind]()

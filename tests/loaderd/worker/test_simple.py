@@ -76,6 +76,36 @@ def test_a_classifier_without_probabilities_says_the_label() -> None:
     assert said(signature, label=["positive"]) == [{"label": "positive"}]
 
 
+def test_a_classifier_that_answers_several_questions_says_a_list() -> None:
+    signature = Signature(Double.signature.inputs, (TensorSpec("label", "BYTES", (-1, 2)),))
+    assert said(signature, label=[["0", "1"], ["1", "1"]]) == [{"label": ["0", "1"]}, {"label": ["1", "1"]}]
+
+
+def test_the_scores_of_a_decision_function_are_said() -> None:
+    outputs = (TensorSpec("label", "BYTES", (-1,)), TensorSpec("scores", "FP64", (-1, 3)))
+    three = Signature(Double.signature.inputs, outputs, ("a", "b", "c"))
+    assert said(three, label=["b"], scores=[[-1.0, 2.0, 0.5]]) == [
+        {"label": "b", "score": 2.0, "scores": {"a": -1.0, "b": 2.0, "c": 0.5}}
+    ]
+    two = Signature(Double.signature.inputs, outputs, ("no", "yes"))
+    assert said(two, label=["no", "yes"], scores=[-1.5, 0.5]) == [
+        {"label": "no", "score": 1.5, "scores": {"no": 1.5, "yes": -1.5}},
+        {"label": "yes", "score": 0.5, "scores": {"no": -0.5, "yes": 0.5}},
+    ]
+
+
+def test_scores_of_pairs_of_classes_are_no_scores_of_labels() -> None:
+    signature = Signature(Double.signature.inputs, Classifier.signature.outputs[:1], ("a", "b", "c", "d"))
+    assert said(signature, label=["b"], scores=[[0.0] * 6]) == [{"label": "b"}]
+
+
+def test_all_labels_that_apply_are_said() -> None:
+    answer = said(Classifier.signature, label=["positive"], probabilities=[[0.75, 0.875]], labels=['["negative"]'])
+    assert answer == [
+        {"label": "positive", "score": 0.875, "scores": {"negative": 0.75, "positive": 0.875}, "labels": ["negative"]}
+    ]
+
+
 def test_a_classifier_without_a_label_output_takes_the_likeliest() -> None:
     signature = Signature(Classifier.signature.inputs, Classifier.signature.outputs[1:], ("no", "yes"))
     answer = said(signature, probabilities=[[0.25, 0.75]])
