@@ -16,6 +16,18 @@ pytest_plugins = ["tests.sample_store"]
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
 
+# The workers share one state folder, and so one control socket: tests that put a loaderd of their own there, or
+# count on none, run on one worker.
+ONE_CONTROL_SOCKET = ("tests/lifecycle/", "tests/inference/", "tests/api/test_control.py")
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.nodeid.startswith(ONE_CONTROL_SOCKET):
+            item.add_marker(pytest.mark.xdist_group("control-socket"))
+
+
 @pytest.fixture(scope="session")
 def django_db_modify_db_settings(django_db_modify_db_settings: None) -> None:
     """Runs before pytest-django makes its databases."""
