@@ -24,7 +24,7 @@ def stack_of_one(sample_store: Path) -> Iterator[Stack]:
         yield stack
 
 
-def test_an_unload_asked_for_just_before_sigterm_is_done_or_refused_and_every_prediction_is_counted(
+def test_an_unload_just_before_sigterm_is_done_or_refused_and_no_prediction_is_lost(
     stack_of_one: Stack,
 ) -> None:
     stack = stack_of_one.start()
