@@ -85,3 +85,5 @@ def _mapped_once(path: Path) -> Iterator[None]:
         yield
     finally:
         numpy_pickle.make_memmap = original
+        # An estimator copies most arrays; the few that still look into the file get their pages again when used.
+        content.madvise(mmap.MADV_DONTNEED)
