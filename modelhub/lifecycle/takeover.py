@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from django.db import transaction
@@ -14,7 +14,7 @@ from loaderd.protocol import ModelSpec
 from loaderd.reporter import Heartbeat, OperationEnded, StateReport
 from loaderd.states import ModelState
 from modelhub.lifecycle.actions import check_loadable
-from modelhub.lifecycle.models import Operation, OperationStatus
+from modelhub.lifecycle.models import Operation, OperationKind, OperationStatus
 from modelhub.lifecycle.recording import record_ended, record_heartbeat, record_states
 from modelhub.registry.artifacts import spec_of
 from modelhub.registry.choices import DesiredState, Status
@@ -29,20 +29,36 @@ logger = logging.getLogger(__name__)
 def take_over(facts: Mapping[str, Any]) -> list[ModelSpec]:
     """Makes the registry say that nothing is loaded; returns the models that should be.
 
-    Operations that the last daemon had begun fail; those still in the queue are kept, they reach the new one.
-    A wished model that may not be loaded goes to error.
+    Of what the last daemon had begun, unloads have succeeded (the process ended with the daemon) and loads
+    have failed; operations still in the queue are kept, they reach the new one. A wished model that may not
+    be loaded goes to error.
     """
     now = time.time()
     held = ModelVersion.objects.exclude(status__in=[Status.UNLOADED, Status.ERROR]).values_list("model_id", flat=True)
     record_states([StateReport(model_id, ModelState.UNLOADED, REASON, now) for model_id in held])
     specs, refused = _wished(now)
     record_states(refused)
-    error = LoaderUnreachable("loaderd ended before this was done, and has started again; repeat the command.")
-    begun = Operation.objects.filter(status=OperationStatus.RUNNING).values_list("pk", flat=True)
-    record_ended([OperationEnded(str(pk), now, error=error.to_message()) for pk in begun])
+    record_ended([_ended(operation, now) for operation in _begun()])
     # Also clears stopped_at.
     record_heartbeat(Heartbeat(now, facts, {}))
     return specs
+
+
+def _begun() -> Iterable[Operation]:
+    running = Operation.objects.filter(status=OperationStatus.RUNNING)
+    return running.select_related("version").only("kind", "version__model_id")
+
+
+def _ended(operation: Operation, now: float) -> OperationEnded:
+    model_id = operation.version.model_id
+    if operation.kind == OperationKind.UNLOAD:
+        return OperationEnded(str(operation.pk), now, result={"model_id": model_id, "status": "unloaded"})
+    error = LoaderUnreachable(
+        f"loaderd ended before {model_id} was loaded. It has started again and loads what is wished: see the model's "
+        "status, and repeat the command if it is not loaded.",
+        model_id=model_id,
+    )
+    return OperationEnded(str(operation.pk), now, error=error.to_message())
 
 
 def _wished(now: float) -> tuple[list[ModelSpec], list[StateReport]]:

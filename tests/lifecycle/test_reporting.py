@@ -341,6 +341,7 @@ def test_a_starting_loaderd_finds_nothing_loaded_and_gets_its_wishes(make_versio
     make_version("unapproved", desired_state="loaded", artifact_format="pickle")
     make_version("approved", desired_state="loaded", artifact_format="pickle", approved_digest="a" * 64)
     begun = Operation.objects.create(kind="load", version=row("was-loading"), status="running")
+    unloading = Operation.objects.create(kind="unload", version=row("was-error"), status="running")
     queued = Operation.objects.create(kind="load", version=row("wished"))
     LoaderStatus.objects.create(pk=1, stopped_at=timezone.now(), boot_id="first")
 
@@ -361,6 +362,8 @@ def test_a_starting_loaderd_finds_nothing_loaded_and_gets_its_wishes(make_versio
     begun.refresh_from_db()
     queued.refresh_from_db()
     assert (begun.status, begun.error["code"], queued.status) == ("failed", "loaderd_unreachable", "queued")
+    unloading.refresh_from_db()
+    assert (unloading.status, unloading.result["status"]) == ("succeeded", "unloaded"), "it ended with its daemon"
     status = LoaderStatus.objects.get()
     assert (status.boot_id, status.stopped_at) == ("second", None)
     assert reporter.close(10)
