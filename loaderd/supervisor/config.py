@@ -25,7 +25,7 @@ class DaemonConfig:
     usage_interval_seconds: float = 2.0
     memory_interval_seconds: float = 5.0
     drain_seconds: float = 10.0  # how long predictions in flight may still take when a model is unloaded
-    close_seconds: float = 10.0  # how long the reporter may take to write what it holds
+    close_seconds: float = 8.0  # how long the reporter may take to write what it holds
 
     @property
     def sockets_dir(self) -> Path:

@@ -159,7 +159,8 @@ class Daemon:
             case "unload":
                 operation_id = message["operation_id"]
                 model = self._model(message["model_id"])
-                self._unloads.add(operation_id)
+                if operation_id not in self._commands:
+                    self._unloads.add(operation_id)
                 return self._accept(operation_id, model.unload(operation_id, f"unload asked for by {message['user']}"))
             case "cancel":
                 return {"cancelled": self._cancel(message["operation_id"])}
@@ -273,10 +274,10 @@ class Daemon:
         for name, command in list(self._commands.items()):
             if command is not None and name not in self._unloads:  # those are bounded, and half an unload is a lie
                 self._cancel(name, ShuttingDown("loaderd was stopped before the operation was done; repeat it."))
-        await asyncio.gather(*(c for c in self._commands.values() if c is not None), return_exceptions=True)
-        await asyncio.gather(
-            *(model.unload(None, "loaderd was stopped") for model in self._models.values()), return_exceptions=True
-        )
+        # All at once, so that the whole stop stays within one drain: a model's own lock puts them in order.
+        running = [command for command in self._commands.values() if command is not None]
+        unloads = [model.unload(None, "loaderd was stopped") for model in self._models.values()]
+        await asyncio.gather(*running, *unloads, return_exceptions=True)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

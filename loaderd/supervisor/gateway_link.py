@@ -22,7 +22,7 @@ from loaderd.supervisor.config import DaemonConfig
 log = logging.getLogger(__name__)
 
 ROUTED_SECONDS = 2.0
-GRACE_SECONDS = 5.0
+GRACE_SECONDS = 3.0
 STABLE_SECONDS = 10.0
 MAX_PAUSE_SECONDS = 10.0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator
+from typing import Any
 
 from django.db import connection, transaction
 from django.db.models import F
@@ -18,6 +19,8 @@ from modelhub.lifecycle.actions import take_wish_back
 from modelhub.lifecycle.models import ACTIVE, Operation, OperationKind, OperationStatus
 from modelhub.lifecycle.notifications import OPERATION_CHANNEL, notify
 from modelhub.registry.artifacts import spec_of
+from modelhub.registry.choices import Status
+from modelhub.registry.models import ModelVersion
 
 # django-q2 counts no attempt whose worker was killed, so we count deliveries ourselves.
 MAX_ATTEMPTS = 5
@@ -87,13 +90,21 @@ def _hand_over(operation: Operation) -> None:
 
 
 def _fail(operation: Operation, error: LoaderdError, desired_before: str) -> None:
-    """Ends an operation that loaderd did not take, as if it had not been asked for."""
+    """Ends an operation that loaderd did not take, as if it had not been asked for.
+
+    An unload whose model is unloaded meanwhile, because its loaderd stopped, has what it asked for: it succeeds.
+    """
+    values: dict[str, Any] = {"status": OperationStatus.FAILED, "error": error.to_message()}
     with transaction.atomic():
-        take_wish_back(operation, desired_before)
-        failed = Operation.objects.filter(pk=operation.pk, status__in=ACTIVE).update(
-            status=OperationStatus.FAILED, finished_at=timezone.now(), error=error.to_message()
-        )
-        if failed:
+        version = ModelVersion.objects.select_for_update(no_key=True).only("model_id", "status")
+        present = version.get(pk=operation.version_id)
+        if operation.kind == OperationKind.UNLOAD and present.status == Status.UNLOADED:
+            result = {"model_id": present.model_id, "status": "not_loaded"}
+            values = {"status": OperationStatus.SUCCEEDED, "progress": 1.0, "result": result}
+        else:
+            take_wish_back(operation, desired_before)
+        active = Operation.objects.filter(pk=operation.pk, status__in=ACTIVE)
+        if active.update(finished_at=timezone.now(), **values):
             notify(OPERATION_CHANNEL, str(operation.pk))
         else:
             transaction.set_rollback(True)

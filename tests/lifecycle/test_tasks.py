@@ -128,6 +128,21 @@ def test_an_unload_that_cannot_be_delivered_keeps_the_model_wished(
     assert (stored(operation).status, stored(operation).version.desired_state) == ("failed", "loaded")
 
 
+def test_an_unload_whose_loaderd_stopped_first_has_what_it_asked_for(
+    make_version: MakeVersion, loaderd_is_heard: LoaderStatus
+) -> None:
+    version = make_version(status="loaded", desired_state="loaded")
+    operation = request_unload(version, user=None, source="api")
+    ModelVersion.objects.filter(pk=version.pk).update(status="unloaded")
+    dispatch(str(operation.pk), operation.version_id, "loaded")
+    ended = stored(operation)
+    assert (ended.status, ended.result["status"], ended.version.desired_state) == (
+        "succeeded",
+        "not_loaded",
+        "unloaded",
+    )
+
+
 def test_a_command_that_was_taken_perhaps_is_delivered_again(
     version: ModelVersion, silent_loaderd: FakeLoaderd, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import OperationalError
 
 from loaderd.supervisor.config import DaemonConfig
 from loaderd.supervisor.daemon import AlreadyRunning, Daemon
@@ -30,6 +31,10 @@ class Command(BaseCommand):
             asyncio.run(Daemon(self._daemon_config(use_zygotes=not no_zygotes), DatabaseReporter()).run())
         except (NotPrivate, AlreadyRunning) as error:
             raise CommandError(str(error)) from None
+        except OperationalError as error:
+            raise CommandError(
+                f"loaderd cannot read the registry: {str(error).strip()}. Start Postgres, or mend DATABASE_URL."
+            ) from None
 
     def _daemon_config(self, *, use_zygotes: bool) -> DaemonConfig:
         settings = config()
