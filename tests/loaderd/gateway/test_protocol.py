@@ -143,7 +143,7 @@ class TestByHand:
             ),
             (b"{}", {"Inference-Header-Content-Length": "-1"}, "must be a whole number"),
             (b"{}", {"Content-Encoding": "gzip"}, "The body is not what its Content-Encoding says"),
-            (gzip.compress(b"{}")[:-1], {"Content-Encoding": "gzip"}, "The compressed body is cut off"),
+            (gzip.compress(b"{}", mtime=0)[:-1], {"Content-Encoding": "gzip"}, "The compressed body is cut off"),
             (
                 zlib.compress(b"{}") + b"x",
                 {"Content-Encoding": "deflate"},
