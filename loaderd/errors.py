@@ -115,6 +115,34 @@ class Overloaded(LoaderdError):
     http_status = 429
 
 
+class InsufficientMemory(LoaderdError):
+    """A load does not fit the budget and cannot be made to fit; nothing was touched. facts: `scheduler.Plan`."""
+
+    code = "insufficient_memory"
+    http_status = 507
+
+
+class ModelRestarting(LoaderdError):
+    """The model's process died and a new one is on its way, or it is being loaded for those who wait."""
+
+    code = "model_restarting"
+    http_status = 503
+
+
+class CanaryFailed(LoaderdError):
+    """The model answers its canary otherwise than recorded."""
+
+    code = "canary_failed"
+    http_status = 500
+
+
+class ActivationFailed(LoaderdError):
+    """The new version could not take over; the old one is live as before."""
+
+    code = "activation_failed"
+    http_status = 409
+
+
 class NotAuthenticated(LoaderdError):
     code = "not_authenticated"
     http_status = 401

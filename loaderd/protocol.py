@@ -40,6 +40,11 @@ class ModelSpec:
     directory: absolute, already resolved under the store's root. approved: a person approved exactly
     these bytes, so formats that can run code may be loaded. timeout_seconds: limit of the whole load.
     config, metadata: the parsed config.json and metadata.json ({} when absent).
+
+    canary: {"inputs", "outputs", "tolerance", ...} that these bytes must answer (see worker/canary.py), None when
+    none is recorded yet. memory_limit_bytes: what the process may allocate for itself; None: no limit.
+    peak_bytes, resident_bytes, gpu_bytes: measured when these bytes were last loaded on this device: the highest
+    during the load, the highest while serving, and on the GPU; None: never measured, so they are estimated.
     """
 
     model_id: str
@@ -57,6 +62,16 @@ class ModelSpec:
     max_queue: int = 1024
     config: dict[str, Any] = field(default_factory=dict)
     metadata: dict[str, Any] = field(default_factory=dict)
+    canary: dict[str, Any] | None = None
+    memory_limit_bytes: int | None = None
+    peak_bytes: int | None = None
+    resident_bytes: int | None = None
+    gpu_bytes: int | None = None
+
+    @property
+    def size_bytes(self) -> int:
+        """Of all files together."""
+        return sum(file.size_bytes for file in self.files)
 
     def to_message(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

@@ -40,11 +40,13 @@ def sources_of(target: ModelState) -> frozenset[ModelState]:
 class LoadPhase(StrEnum):
     """Where a load stands; each phase is reported when it begins."""
 
-    QUEUED = "queued"  # accepted by loaderd, waiting for its turn
+    QUEUED = "queued"  # accepted by loaderd, waiting for its turn or for memory
     STARTING = "starting"  # the process is being forked or spawned
     VERIFYING = "verifying"  # the files are compared with the registered manifest
     LOADING = "loading"  # the framework reads the artifact
     WARMING_UP = "warming_up"  # the sample input is predicted once
+    CHECKING = "checking"  # the canary's answer is compared with the recorded one
+    SWITCHING = "switching"  # of an activation: the alias moves, the old version is drained and unloaded
     SERVING = "serving"  # answers predictions
 
 

@@ -21,10 +21,11 @@ PROJECT_DIR = Path(__file__).resolve().parent.parent
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0)]
+Percent = Annotated[float, Field(gt=0, le=100)]
+Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 
 
-NOT_YET = " Checked, not acted on by this release."
 SECRETS = ("DATABASE_URL", "SECRET_KEY", "DJANGO_SUPERUSER_PASSWORD")
 
 
@@ -77,26 +78,60 @@ class Config(BaseSettings):
 
     # Memory, as in the specification
     MAX_MEMORY_USAGE_MB: Annotated[int, Field(ge=0)] = Field(
-        4096, description="Memory that all models together may hold, in MiB. 0: no limit." + NOT_YET
+        4096, description="Memory that all models together may hold, in MiB. 0: no limit."
     )
     GPU_MEMORY_LIMIT_MB: Annotated[int, Field(ge=0)] = Field(
-        2048, description="GPU memory that all models together may hold, in MiB. 0: no limit." + NOT_YET
+        2048, description="GPU memory that all models together may hold, in MiB. 0: no limit."
     )
-    MEMORY_OPTIMIZATION_INTERVAL: Seconds = Field(
-        600, description="Seconds between two memory optimisations." + NOT_YET
+    MAX_MEMORY_USAGE_PERCENT: Percent = Field(
+        80, description="The same limit as a share of the machine's memory, or of its cgroup's; the smaller one counts."
+    )
+    GPU_MEMORY_LIMIT_PERCENT: Percent = Field(
+        90, description="The same limit as a share of the GPUs' memory; the smaller one counts."
+    )
+    MEMORY_OPTIMIZATION_INTERVAL: Seconds = Field(600, description="Seconds between two memory optimisations.")
+    UNUSED_MODEL_TIMEOUT_HOURS: Annotated[float, Field(gt=0)] = Field(
+        24, description="Hours without a prediction after which an optimisation unloads a model."
+    )
+    LOW_USAGE_THRESHOLD: Share = Field(
+        0.1,
+        description="Share of the last hour's minutes; a model asked in fewer of them is little used, and unloaded by "
+        "an optimisation that a person asks for or that finds memory short.",
+    )
+    MIN_RESIDENCY_SECONDS: Annotated[float, Field(ge=0)] = Field(
+        30, description="Seconds after its load in which a model is not evicted."
+    )
+    LOAD_WAIT_SECONDS: Annotated[float, Field(ge=0)] = Field(
+        30, description="Seconds that a prediction waits for its model's load on demand or restart; then 503."
     )
 
     # Health and time limits, as in the specification
-    HEALTH_CHECK_INTERVAL: Seconds = Field(300, description="Seconds between two health checks of a model." + NOT_YET)
+    HEALTH_CHECK_INTERVAL: Seconds = Field(300, description="Seconds between two health checks of a model.")
     MODEL_TIMEOUT_SECONDS: Seconds = Field(
         30, description="Seconds that a load may take; then its process is ended. Per model: load_timeout_seconds."
     )
-    MAX_LOAD_ATTEMPTS: Count = Field(3, description="Loads that are tried before a model goes to error." + NOT_YET)
+    MAX_LOAD_ATTEMPTS: Count = Field(
+        3, description="Starts of a process in a row that may die before a model stays in error."
+    )
+    HANG_SECONDS: Seconds = Field(
+        30, description="Seconds without a sign of life, or in one call of the model, after which its process is ended."
+    )
+    SLOW_SECONDS: Seconds = Field(5, description="95th percentile of the latency from which a model is degraded.")
     MAX_CONCURRENT_LOADS: Count = Field(2, description="Loads at the same time; the rest queue in order.")
     PREDICT_TIMEOUT_SECONDS: Seconds = Field(30, description="Seconds until a prediction is answered with 504.")
 
     # Performance monitoring, as in the specification
-    METRICS_RETENTION_DAYS: Count = Field(7, description="Days for which metrics are kept." + NOT_YET)
+    METRICS_RETENTION_DAYS: Count = Field(7, description="Days for which metrics are kept.")
+    SAMPLING_RATE: Share = Field(
+        0.1, description="Share of the predictions whose course is recorded, at most ten a second."
+    )
+    ALERT_LOAD_TIME_SECONDS: Seconds = Field(10, description="An alert is raised when a load takes longer.")
+    ALERT_MEMORY_USAGE_PERCENT: Percent = Field(
+        85, description="An alert is raised when the models hold more than this share of their budget."
+    )
+    ALERT_ERROR_RATE_PERCENT: Percent = Field(
+        5, description="An alert is raised, and the model is degraded, when more of its predictions fail."
+    )
     PERFORMANCE_LOG_LEVEL: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO",
         description="Level of the logs of web, queue, supervisor and commands; the inference door and the models' "

@@ -36,6 +36,8 @@ INSTALLED_APPS = [
     "django_q",
     "modelhub.accounts",
     "modelhub.registry",
+    "modelhub.policy",
+    "modelhub.telemetry",
     "modelhub.lifecycle",
     "modelhub.console",
     "modelhub.api",

@@ -11,12 +11,15 @@ from django.db.models.functions import Now
 
 from loaderd.states import OperationState
 from modelhub.registry.choices import Status
-from modelhub.registry.models import ModelVersion
+from modelhub.registry.models import Model, ModelVersion
 
 
 class OperationKind(models.TextChoices):
     LOAD = "load", "Load"
     UNLOAD = "unload", "Unload"
+    ACTIVATE = "activate", "Activate"  # make a version live in its lineage
+    ROLLBACK = "rollback", "Roll back"  # make an earlier version live again
+    OPTIMIZE = "optimize", "Optimise memory"  # of no version
 
 
 class OperationStatus(models.TextChoices):
@@ -35,7 +38,18 @@ class Operation(models.Model):
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     kind = models.CharField(max_length=16, choices=OperationKind.choices)
-    version = models.ForeignKey(ModelVersion, on_delete=models.CASCADE, related_name="operations", verbose_name="model")
+    version = models.ForeignKey(
+        ModelVersion,
+        null=True,
+        blank=True,
+        on_delete=models.CASCADE,
+        related_name="operations",
+        verbose_name="model",
+        help_text="Empty for what concerns all models.",
+    )
+    parameters = models.JSONField(
+        default=dict, blank=True, help_text="What the command was given: {allow_gap, desired_before, …}."
+    )
     status = models.CharField(max_length=16, choices=OperationStatus.choices, default=OperationStatus.QUEUED)
     phase = models.CharField(max_length=32, blank=True)
     progress = models.FloatField(default=0.0, help_text="Share done within the phase, 0.0 to 1.0.")
@@ -44,7 +58,7 @@ class Operation(models.Model):
     )
     requested_by_name = models.CharField(max_length=150, blank=True, help_text="Kept when the user is deleted.")
     reason = models.CharField(max_length=500, blank=True, help_text="Why, in the words of who asked.")
-    source = models.CharField(max_length=32, blank=True, help_text="api, admin, command, inference or reconcile.")
+    source = models.CharField(max_length=32, blank=True, help_text="api, admin, command, inference, demand, python.")
     requested_at = models.DateTimeField(db_default=Now())
     started_at = models.DateTimeField(null=True, blank=True, help_text="When loaderd took it.")
     finished_at = models.DateTimeField(null=True, blank=True)
@@ -64,13 +78,21 @@ class Operation(models.Model):
             models.UniqueConstraint(
                 fields=["version", "kind"], condition=Q(status__in=ACTIVE), name="operation_single_flight"
             ),
+            models.UniqueConstraint(
+                fields=["kind"],
+                condition=Q(status__in=ACTIVE, version__isnull=True),
+                name="operation_single_flight_of_all",
+            ),
+            models.CheckConstraint(
+                condition=Q(version__isnull=False) | Q(kind=OperationKind.OPTIMIZE), name="operation_has_version"
+            ),
             models.CheckConstraint(condition=Q(kind__in=OperationKind.values), name="operation_kind_known"),
             models.CheckConstraint(condition=Q(status__in=OperationStatus.values), name="operation_status_known"),
             models.CheckConstraint(condition=Q(progress__gte=0.0, progress__lte=1.0), name="operation_progress_share"),
         ]
 
     def __str__(self) -> str:
-        return f"{self.kind} {self.version_id} ({self.status})"
+        return f"{self.kind} {self.version_id or 'all'} ({self.status})"
 
     @property
     def is_ended(self) -> bool:
@@ -94,6 +116,48 @@ class StateChange(models.Model):
 
     def __str__(self) -> str:
         return f"{self.version_id}: {self.from_state} -> {self.to_state}"
+
+
+class LineageChange(models.Model):
+    """Who was live when, why, by whom: one move of one alias, or a change of the traffic. Never changed."""
+
+    class Kind(models.TextChoices):
+        FIRST = "first", "First load"  # a lineage without a live version got its first
+        ACTIVATE = "activate", "Activated"
+        ROLLBACK = "rollback", "Rolled back"
+        SET = "set", "Set"
+        REMOVE = "remove", "Removed"
+        TRAFFIC = "traffic", "Traffic changed"
+
+    lineage = models.ForeignKey(Model, on_delete=models.CASCADE, related_name="changes")
+    alias = models.CharField(max_length=64, blank=True, help_text="Empty for a change of the traffic.")
+    kind = models.CharField(max_length=16, choices=Kind.choices)
+    version = models.ForeignKey(
+        ModelVersion, null=True, blank=True, on_delete=models.SET_NULL, related_name="+", help_text="Leads here now."
+    )
+    previous = models.ForeignKey(
+        ModelVersion, null=True, blank=True, on_delete=models.SET_NULL, related_name="+", help_text="Led here before."
+    )
+    details = models.JSONField(
+        default=dict, help_text="{version_id, previous_id} as names, kept when rows go; {candidate_percent, shadow}."
+    )
+    reason = models.CharField(max_length=500, blank=True)
+    actor = models.CharField(max_length=150, help_text="User who asked, or loaderd.")
+    operation = models.ForeignKey(Operation, null=True, blank=True, on_delete=models.SET_NULL, related_name="+")
+    at = models.DateTimeField(help_text="When it became true.")
+
+    class Meta:
+        ordering = ["-at", "-id"]
+        indexes = [models.Index(fields=["lineage", "-at"], name="lineagechange_of_lineage")]  # its history
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(kind__in=["first", "activate", "rollback", "set", "remove", "traffic"]),
+                name="lineagechange_kind_known",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.lineage_id}/{self.alias}: {self.kind}"
 
 
 class LoaderStatus(models.Model):

@@ -20,6 +20,17 @@ class Model(models.Model):
     description = models.TextField(blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
 
+    # Traffic: written by people
+    candidate_percent = models.FloatField(
+        default=0.0, help_text="Share of the requests for the bare name that `candidate` answers, 0 to 100."
+    )
+    shadow = models.BooleanField(
+        default=False, help_text="`candidate` gets a copy of what `live` answers, and the answers are compared."
+    )
+    traffic_changed_at = models.DateTimeField(
+        null=True, blank=True, help_text="Since when live and candidate are compared under the present split."
+    )
+
     class Meta:
         ordering = ["name"]
         verbose_name = "lineage"
@@ -29,6 +40,9 @@ class Model(models.Model):
         ]
         constraints = [
             models.CheckConstraint(condition=Q(type__in=ModelType.values), name="model_type_known"),
+            models.CheckConstraint(
+                condition=Q(candidate_percent__gte=0.0, candidate_percent__lte=100.0), name="model_percent_share"
+            ),
         ]
 
     def __str__(self) -> str:
@@ -83,6 +97,17 @@ class ModelVersion(models.Model):
         null=True, blank=True, help_text="Threads it computes with. Empty: MODEL_THREADS."
     )
     max_batch_size = models.PositiveIntegerField(default=64, help_text="Items predicted in one call.")
+    pinned = models.BooleanField(default=False, help_text="Never evicted, and never unloaded for being idle.")
+    priority = models.PositiveSmallIntegerField(
+        default=50, help_text="0 to 100: higher is loaded first and kept longer, and never goes for a lower one."
+    )
+    autoload = models.BooleanField(default=False, help_text="Loaded when a prediction asks for it.")
+    keep_alive_seconds = models.FloatField(
+        null=True, blank=True, help_text="Seconds without a prediction after which it is unloaded. Empty: stays."
+    )
+    memory_limit_mb = models.PositiveIntegerField(
+        null=True, blank=True, help_text="MiB that its process may allocate for itself. Empty: no limit of its own."
+    )
 
     # Observed: written by lifecycle.reporting
     status = models.CharField(max_length=16, choices=Status.choices, default=Status.UNLOADED)
@@ -97,8 +122,33 @@ class ModelVersion(models.Model):
     gpu_bytes = models.BigIntegerField(null=True, blank=True)
     loaded_digest = models.CharField(max_length=64, blank=True, help_text="The bytes that are in memory.")
     signature = models.JSONField(null=True, blank=True, help_text="Inputs, outputs, labels, sample input.")
+    status_cause = models.CharField(
+        max_length=16, blank=True, help_text="Why, for programs: evicted, idle, unused, replaced, crashed, hung, …"
+    )
+
+    # Health: written by lifecycle.reporting
     health_status = models.CharField(max_length=16, choices=HealthStatus.choices, default=HealthStatus.UNKNOWN)
-    last_health_check_at = models.DateTimeField(null=True, blank=True)
+    health_reason = models.TextField(blank=True)
+    last_health_check_at = models.DateTimeField(null=True, blank=True, help_text="When its health was judged last.")
+    heartbeat_at = models.DateTimeField(null=True, blank=True, help_text="When its process answered last.")
+    canary = models.JSONField(
+        null=True, blank=True, help_text="Sample input and expected output, from metadata.json or the first load."
+    )
+    canary_digest = models.CharField(max_length=64, blank=True, help_text="The bytes that the canary was recorded of.")
+    canary_at = models.DateTimeField(null=True, blank=True, help_text="When the canary was run last.")
+    canary_ok = models.BooleanField(null=True, blank=True)
+    canary_seconds = models.FloatField(null=True, blank=True)
+
+    # Measured of certain bytes on a certain device, for the next admission: written by lifecycle.reporting
+    measured_digest = models.CharField(max_length=64, blank=True, help_text="The bytes that were measured.")
+    measured_device = models.CharField(max_length=200, blank=True, help_text="cpu, or the GPU's name.")
+    measured_peak_bytes = models.BigIntegerField(null=True, blank=True, help_text="Highest during the last load.")
+    measured_resident_bytes = models.BigIntegerField(null=True, blank=True, help_text="Highest while serving.")
+    measured_gpu_bytes = models.BigIntegerField(null=True, blank=True, help_text="Highest on the GPU.")
+
+    # Versions: written by lifecycle.reporting
+    rolled_back_at = models.DateTimeField(null=True, blank=True, help_text="When a rollback left this version.")
+    rolled_back_reason = models.TextField(blank=True)
 
     # Usage: written by lifecycle.reporting as increments
     last_loaded_at = models.DateTimeField(null=True, blank=True)
@@ -128,6 +178,7 @@ class ModelVersion(models.Model):
             ("predict_modelversion", "Can predict with models"),
             ("discover_modelversion", "Can run discovery"),
             ("approve_modelversion", "Can approve artifacts that can run code"),
+            ("activate_modelversion", "Can activate versions, roll back, and set aliases and traffic"),
         ]
         indexes = [
             # Lists of the loaded: health, metrics, the daemon's index, the admin's filter. Few rows match.
@@ -136,6 +187,12 @@ class ModelVersion(models.Model):
             models.Index(fields=["model_id"], name="version_desired", condition=Q(desired_state=DesiredState.LOADED)),
             models.Index(fields=["framework"], name="version_framework"),  # filter; models_by_framework
             models.Index(fields=["-last_used_at"], name="version_last_used"),  # "unused since", sort by last use
+            # What loaderd's rules say of models: those whose policy is not the default. Few rows match.
+            models.Index(
+                fields=["model_id"],
+                name="version_policy",
+                condition=Q(pinned=True) | Q(autoload=True) | ~Q(priority=50) | Q(keep_alive_seconds__isnull=False),
+            ),
         ]
         constraints = [
             # Deferrable: discovery may find that two directories swapped their versions.
@@ -154,6 +211,15 @@ class ModelVersion(models.Model):
             models.CheckConstraint(condition=Q(max_batch_size__gte=1), name="version_batch_positive"),
             models.CheckConstraint(
                 condition=Q(threads__isnull=True) | Q(threads__gte=1), name="version_threads_positive"
+            ),
+            models.CheckConstraint(condition=Q(priority__lte=100), name="version_priority_to_100"),
+            models.CheckConstraint(
+                condition=Q(keep_alive_seconds__isnull=True) | Q(keep_alive_seconds__gt=0),
+                name="version_keep_alive_positive",
+            ),
+            models.CheckConstraint(
+                condition=Q(memory_limit_mb__isnull=True) | Q(memory_limit_mb__gte=1),
+                name="version_memory_limit_positive",
             ),
             models.CheckConstraint(
                 condition=Q(prediction_error_count__lte=F("usage_count")), name="version_errors_within_usage"
@@ -189,6 +255,27 @@ class ModelVersion(models.Model):
     def error_rate(self) -> float:
         """Share of predictions that failed, 0.0 to 1.0."""
         return self.prediction_error_count / self.usage_count if self.usage_count else 0.0
+
+
+class Alias(models.Model):
+    """A name that leads to a version of its lineage: `live` answers the lineage's bare name.
+
+    Written by: lifecycle. loaderd works by it; see docs/versions.md.
+    """
+
+    lineage = models.ForeignKey(Model, on_delete=models.CASCADE, related_name="aliases")
+    name = models.CharField(max_length=64, help_text="live, candidate, or a name of your own.")
+    version = models.ForeignKey(ModelVersion, on_delete=models.PROTECT, related_name="aliases")
+    set_at = models.DateTimeField(db_default=Now())
+    set_by = models.CharField(max_length=150, help_text="User who asked, or loaderd.")
+
+    class Meta:
+        ordering = ["lineage", "name"]
+        verbose_name_plural = "aliases"
+        constraints = [models.UniqueConstraint(fields=["lineage", "name"], name="alias_unique_in_lineage")]
+
+    def __str__(self) -> str:
+        return f"{self.lineage}/{self.name}"
 
 
 class DiscoveryRun(models.Model):

@@ -1,0 +1,1 @@
+"""Settings that people change while Modelhub runs: the environment's values, overridden by one record."""
