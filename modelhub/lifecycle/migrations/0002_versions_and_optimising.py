@@ -9,7 +9,7 @@ class Migration(migrations.Migration):
 
     dependencies = [
         ('lifecycle', '0001_initial'),
-        ('registry', '0002_alias_alter_modelversion_options_and_more'),
+        ('registry', '0002_aliases_policy_health'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 

@@ -11,7 +11,7 @@ class Migration(migrations.Migration):
     initial = True
 
     dependencies = [
-        ('registry', '0002_alias_alter_modelversion_options_and_more'),
+        ('registry', '0002_aliases_policy_health'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
