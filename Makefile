@@ -58,3 +58,7 @@ format: install ## formats the code
 .PHONY: bench
 bench: install ## measures loads, unloads and memory against cold processes
 	@$(BIN)/python -m tests.performance $(ARGS)
+
+.PHONY: endurance
+endurance: install ## breaks, fills and switches the running product for half an hour; a table of what it did
+	@$(BIN)/python -m tests.endurance $(ARGS)

@@ -37,6 +37,45 @@ class LoaderClient:
         """Accepts an unload; idempotent by operation_id."""
         return self._call({"command": "unload", "model_id": model_id, "operation_id": operation_id, "user": user})
 
+    def activate(
+        self, spec: ModelSpec, operation_id: str, user: str, kind: str, reason: str, allow_gap: bool
+    ) -> dict[str, Any]:
+        """Accepts a move of the lineage's `live` to this version; idempotent by operation_id.
+
+        kind: "activate" or "rollback". allow_gap: the old version may be unloaded first where both do not fit.
+        """
+        return self._call(
+            {
+                "command": "activate",
+                "spec": spec.to_message(),
+                "operation_id": operation_id,
+                "user": user,
+                "kind": kind,
+                "reason": reason,
+                "allow_gap": allow_gap,
+            }
+        )
+
+    def optimize(self, operation_id: str, user: str) -> dict[str, Any]:
+        """Accepts the unloading of everything superfluous; idempotent by operation_id."""
+        return self._call({"command": "optimize", "operation_id": operation_id, "user": user})
+
+    def plan(self, action: str, spec: ModelSpec | None = None, model_id: str | None = None) -> dict[str, Any]:
+        """What a command would do, measured now; nothing is touched.
+
+        action: "load" or "activate" with a spec (`scheduler.Plan.to_message()`, and for "activate" "replaces" and
+        "needs_gap"), "unload" with a model_id ({"decision": "frees", "frees_bytes", "in_flight", "sentence", …}), or
+        "optimize" ({"decision": "frees", "victims", "frees_bytes", "sentence"}).
+        """
+        return self._call(
+            {
+                "command": "plan",
+                "action": action,
+                "spec": None if spec is None else spec.to_message(),
+                "model_id": model_id,
+            }
+        )
+
     def cancel(self, operation_id: str) -> dict[str, Any]:
         """Cancels a load that has not ended; {"cancelled": false} when it is not known or already over."""
         return self._call({"command": "cancel", "operation_id": operation_id})

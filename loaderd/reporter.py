@@ -21,7 +21,8 @@ class ModelRuntime:
     """What was observed of one model's process. Times are unix seconds.
 
     private_bytes: USS, what ends with the process. pss_bytes: its fair share of what it shares.
-    gpu_bytes: by NVML for this pid; None without a GPU.
+    gpu_bytes: by NVML for this pid; None without a GPU. answered_at: when the process answered for its counters last;
+    None: not known, and it counts as when it was seen.
     """
 
     pid: int | None = None
@@ -30,6 +31,7 @@ class ModelRuntime:
     private_bytes: int | None = None
     pss_bytes: int | None = None
     gpu_bytes: int | None = None
+    answered_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

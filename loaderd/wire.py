@@ -3,6 +3,17 @@
 A message has a request id, a kind, a small head (JSON) and a body. It travels as one frame, or as several
 when the body is large; frames of different messages interleave, so that a 64 MB body does not hold up the
 small ones behind it. Each side chooses the ids of the requests it makes. Standard library only.
+
+Heads:
+  INFER    JSON: {"name": as what the model answers, "header_bytes": length of the JSON part of the body or null,
+           "trace": true if the answer shall tell where its time went (left out: no)}
+  PREDICT  empty, or JSON: {"trace": true}
+  CANCEL   the reason: "gone" or "timeout"
+  ANSWER   of an untraced request: empty, or the length of the JSON part of the body in decimal digits.
+           Of a traced one, so beginning with "{": {"header_bytes": that length or null, "trace": {"queue_seconds":
+           from arrival to the first model call, "compute_seconds": sum of the model calls that it was part of,
+           "items": in the request, "batch_items": in the largest of those calls}}
+  ERROR    empty; of a traced request that the model got to, JSON: {"trace": as above}
 """
 
 from __future__ import annotations
@@ -31,7 +42,7 @@ class Kind(IntEnum):
 
     INFER = 1  # body: an Open Inference Protocol request
     PREDICT = 2  # body: {"inputs": [...]}
-    CANCEL = 3  # nobody waits any more; head: the reason, "gone" or "timeout"
+    CANCEL = 3  # nobody waits any more
     ANSWER = 4  # body: the response
     ERROR = 5  # body: LoaderdError.to_message() as JSON
 

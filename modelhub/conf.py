@@ -20,7 +20,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 PROJECT_DIR = Path(__file__).resolve().parent.parent
 
 Port = Annotated[int, Field(ge=1, le=65535)]
-Seconds = Annotated[float, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Percent = Annotated[float, Field(gt=0, le=100)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -90,7 +90,7 @@ class Config(BaseSettings):
         90, description="The same limit as a share of the GPUs' memory; the smaller one counts."
     )
     MEMORY_OPTIMIZATION_INTERVAL: Seconds = Field(600, description="Seconds between two memory optimisations.")
-    UNUSED_MODEL_TIMEOUT_HOURS: Annotated[float, Field(gt=0)] = Field(
+    UNUSED_MODEL_TIMEOUT_HOURS: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
         24, description="Hours without a prediction after which an optimisation unloads a model."
     )
     LOW_USAGE_THRESHOLD: Share = Field(
@@ -98,10 +98,10 @@ class Config(BaseSettings):
         description="Share of the last hour's minutes; a model asked in fewer of them is little used, and unloaded by "
         "an optimisation that a person asks for or that finds memory short.",
     )
-    MIN_RESIDENCY_SECONDS: Annotated[float, Field(ge=0)] = Field(
+    MIN_RESIDENCY_SECONDS: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
         30, description="Seconds after its load in which a model is not evicted."
     )
-    LOAD_WAIT_SECONDS: Annotated[float, Field(ge=0)] = Field(
+    LOAD_WAIT_SECONDS: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
         30, description="Seconds that a prediction waits for its model's load on demand or restart; then 503."
     )
 

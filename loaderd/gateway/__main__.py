@@ -44,6 +44,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--port", type=int, required=True, help="0: any free one")
     parser.add_argument("--unix-socket", required=True, help="path of the private door")
     parser.add_argument("--predict-timeout", type=float, required=True, help="seconds")
+    parser.add_argument("--report-interval", type=float, default=2.0, help="seconds between reports of what was seen")
     parser.add_argument("--supervisor-pid", type=int, default=0, help="end with this parent; 0: with the channel only")
     return parser.parse_args()
 
@@ -71,10 +72,13 @@ async def _serve(arguments: argparse.Namespace, channel: socket.socket) -> int:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminated.set)
     told_to_end = asyncio.ensure_future(terminated.wait())
     supervisor_gone = asyncio.ensure_future(supervisor.listen())
+    reporting = asyncio.ensure_future(gateway.report_every(arguments.report_interval))
     await asyncio.wait({told_to_end, supervisor_gone}, return_when=asyncio.FIRST_COMPLETED)
+    reporting.cancel()
     if supervisor_gone.done():
         return 0  # the models end with the supervisor: there is nothing to wait for
     await asyncio.gather(*(listener.stop() for listener in listeners))
+    gateway.report()
     return 0
 
 

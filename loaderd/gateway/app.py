@@ -3,6 +3,7 @@
 On the TCP door every route needs a token but GET /v2/health/live and /v2/health/ready, which load balancers
 ask and which tell nothing else. The private door (a unix socket in a folder of mode 0700) needs none.
 
+A prediction for a model that is being restarted, or that is loaded when it is asked for, waits for it (`waiting`).
 live: this process runs. ready: the supervisor is connected and has told which models there are, whether
 none or many, and whatever they are doing. A model is ready when that version is loaded: 200, else 503.
 A prediction from a model that is registered but not loaded is 409 with what to do next; an unknown one is 404.
@@ -12,6 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,15 +23,19 @@ import orjson
 
 import loaderd
 from loaderd import wire
-from loaderd.errors import InvalidInput, LoaderdError, NotAuthenticated, Overloaded
+from loaderd.errors import InvalidInput, LoaderdError, ModelRestarting, NotAuthenticated, Overloaded
 from loaderd.gateway.access import ALL_PERMISSIONS, Access, Caller
 from loaderd.gateway.body import Body, BodyTooSlow, Budget, Disconnected
 from loaderd.gateway.deadline import Deadline
-from loaderd.gateway.links import Links
+from loaderd.gateway.links import Links, NotComputed, require_answer
 from loaderd.gateway.lookup import Lookup
+from loaderd.gateway.metrics import CONTENT_TYPE, DoorCounts, exposition
 from loaderd.gateway.repository import Repository
-from loaderd.gateway.routes import Route
+from loaderd.gateway.routes import Route, Split, Target
+from loaderd.gateway.shadow import Shadow
 from loaderd.gateway.supervisor import Supervisor
+from loaderd.gateway.tally import Ledger
+from loaderd.gateway.waiting import Waiting
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +47,7 @@ _BINARY: Headers = [(b"content-type", b"application/octet-stream")]
 _EXTENSIONS = ["binary_tensor_data", "model_repository"]
 # Only a request that takes longer than this is watched for its client's leaving; watching costs a task.
 _WATCH_AFTER_SECONDS = 0.1
+_METRICS_SECONDS = 5.0
 
 
 class NoSuchPath(LoaderdError):
@@ -68,9 +76,14 @@ def _json(value: Any, status: int = 200) -> Response:
     return Response(orjson.dumps(value), status)
 
 
+Copied = tuple[Split, wire.Kind, bytes, Sequence[bytes], wire.Message]
+"""The arguments of `Shadow.copy`."""
+
+
 @dataclass(slots=True)
 class Request:
-    """One request at the door. caller: None until `Gateway` knows who asks."""
+    """One request at the door. caller: None until `Gateway` knows who asks. copied: what the candidate gets too when
+    the answer is on its way. began: by time.perf_counter."""
 
     method: str
     path: str
@@ -79,6 +92,8 @@ class Request:
     body: Body
     deadline: Deadline
     caller: Caller | None = None
+    copied: Copied | None = None
+    began: float = field(default_factory=time.perf_counter)
 
     def require_method(self, method: str) -> None:
         if self.method != method:
@@ -124,10 +139,27 @@ class Gateway:
     supervisor: Supervisor
     predict_timeout_seconds: float
     budget: Budget = field(default_factory=Budget)
+    ledger: Ledger = field(default_factory=Ledger)
     lookup: Lookup = field(init=False)
+    waiting: Waiting = field(init=False)
+    shadow: Shadow = field(init=False)
+    doors: dict[str, DoorCounts] = field(default_factory=lambda: {"public": DoorCounts(), "private": DoorCounts()})
 
     def __post_init__(self) -> None:
         self.lookup = Lookup(self.supervisor)
+        self.waiting = Waiting(self.supervisor, self.lookup)
+        self.shadow = Shadow(self.links, self.ledger, self.predict_timeout_seconds)
+
+    async def report_every(self, seconds: float) -> None:
+        """Tells the supervisor again and again what was seen; runs until cancelled."""
+        while True:
+            await asyncio.sleep(seconds)
+            self.report()
+
+    def report(self) -> None:
+        seen = self.ledger.take()
+        if seen is not None:
+            self.supervisor.send(seen)
 
     async def public(self, scope: Mapping[str, Any], receive: Any, send: Send) -> None:
         """The TCP door's ASGI application."""
@@ -143,6 +175,8 @@ class Gateway:
         body = Body(receive, self.budget, deadline)
         request = Request(scope["method"], path, path.strip("/").split("/"), dict(scope["headers"]), body, deadline)
         internal = private and request.parts[0] == "internal"
+        door = self.doors["private" if private else "public"]
+        door.in_flight += 1
         try:
             response = await self._answer(request, private=private)
         except LoaderdError as error:
@@ -154,10 +188,14 @@ class Gateway:
             unexpected = LoaderdError(f"The gateway failed: {type(error).__name__}; its log has the traceback.")
             response = _error(unexpected, internal=internal)
         finally:
+            door.in_flight -= 1
             body.close()
+        door.by_class[response.status // 100] += 1
         length = (b"content-length", b"%d" % len(response.body))
         await send({"type": "http.response.start", "status": response.status, "headers": [*response.headers, length]})
         await send({"type": "http.response.body", "body": response.body})
+        if request.copied is not None:
+            self.shadow.copy(*request.copied)
 
     async def _answer(self, request: Request, *, private: bool) -> Response:
         match request.parts:
@@ -183,9 +221,12 @@ class Gateway:
             case ["v2"]:
                 request.require_method("GET")
                 return _json({"name": "modelhub", "version": loaderd.__version__, "extensions": _EXTENSIONS})
-            case ["internal", "models", model_id, "predict"] if private:
+            case ["internal", "models", name, "predict"] if private:
                 request.require_method("POST")
-                return await self._predict(request, lambda: self.lookup.exactly(model_id), wire.Kind.PREDICT, b"")
+                return await self._predict(request, name, None, wire.Kind.PREDICT, b"")
+            case ["metrics"] if not private:
+                request.require_method("GET")
+                return await self._metrics()
         raise NoSuchPath(f"There is nothing at {request.path}; the Open Inference Protocol begins at /v2.")
 
     async def _model(self, request: Request, name: str, rest: list[str]) -> Response:
@@ -197,12 +238,10 @@ class Gateway:
                 request.require_method("POST")
                 request.require("predict")
                 head = {"name": name, "header_bytes": request.whole_number(b"inference-header-content-length")}
-                return await self._predict(
-                    request, lambda: self.lookup.find(name, version), wire.Kind.INFER, orjson.dumps(head)
-                )
+                return await self._predict(request, name, version, wire.Kind.INFER, orjson.dumps(head))
             case ["ready"]:
                 request.require_method("GET")
-                route = await self.lookup.find(name, version)
+                route = (await self.lookup.find(name, version)).route
                 if not route.is_ready:
                     reason = f": {route.reason}" if route.reason else ""
                     raise NotReady(f"{route.model_id} is {route.state}{reason}.", model_id=route.model_id)
@@ -213,7 +252,7 @@ class Gateway:
         raise NoSuchPath(f"There is nothing at {request.path}; a model answers ready, infer, and its own path.")
 
     async def _metadata(self, name: str, version: str | None) -> Response:
-        route = await self.lookup.find(name, version)
+        route = (await self.lookup.find(name, version)).route
         if route.signature is None:
             route.require_ready()
         signature = route.signature or {}
@@ -240,22 +279,122 @@ class Gateway:
                 return _json(await repository.command(command, name, await request.json(), request.caller.user))
         raise NoSuchPath(f"There is nothing at {request.path}; the repository answers index, load and unload.")
 
+    async def _metrics(self) -> Response:
+        try:
+            async with asyncio.timeout(_METRICS_SECONDS):
+                of_models = str(await self.supervisor.ask("metrics"))
+        except TimeoutError:
+            raise NotReady(f"loaderd did not tell its figures within {_METRICS_SECONDS:g} s.") from None
+        of_door = exposition(self.doors, self.ledger.shadow_dropped)
+        return Response((of_models + of_door).encode(), headers=[(b"content-type", CONTENT_TYPE)])
+
     async def _predict(
-        self, request: Request, find: Callable[[], Awaitable[Route]], kind: wire.Kind, head: bytes
+        self, request: Request, name: str, version: str | None, kind: wire.Kind, head: bytes
     ) -> Response:
-        self.links.to((await find()).require_ready()).require_room()  # before its body is read
+        route = (await self.lookup.find(name, version)).route
+        if route.is_ready:  # before its body is read
+            self.links.to(route).require_room()
+        else:
+            self.waiting.require_hope(route)
         pieces = await request.pieces()
-        route = (await find()).require_ready()  # it may have changed meanwhile
         asking = asyncio.current_task()
         assert asking is not None
         watch = _Watch(request.body, asking)
         try:
-            answer = await self.links.to(route).ask(kind, head, pieces, request.deadline)
+            answer = await self._computed(request, name, version, kind, head, pieces)
         finally:
             watch.stop()
         if not answer.head:
             return Response(answer.body)
         return Response(answer.body, headers=[*_BINARY, (b"inference-header-content-length", answer.head)])
+
+    async def _computed(
+        self,
+        request: Request,
+        name: str,
+        version: str | None,
+        kind: wire.Kind,
+        head: bytes,
+        pieces: Sequence[bytes],
+    ) -> wire.Message:
+        """The answer of the version that the name means by now. A request that a process refused because it was being
+        unloaded, or that found none to connect to, was not computed: it is routed again, once."""
+        is_traced = self.ledger.picks(self.supervisor.sampling_rate)
+        was_refused = False
+        while True:
+            target = await self.lookup.find(name, version)
+            if not target.route.is_ready:
+                assert request.caller is not None
+                held_bytes = request.body.reserved_bytes
+                target = await self.waiting.until_ready(name, version, request.caller.user, held_bytes)
+                request.deadline = Deadline.after(self.predict_timeout_seconds)
+            route, role = _chosen(target)
+            try:
+                if target.split is None and not is_traced:
+                    return require_answer(await self.links.to(route).ask(kind, head, pieces, request.deadline))
+                return await self._observed(request, route, role, target.split, is_traced, kind, head, pieces)
+            except NotComputed as refused:
+                if was_refused:
+                    raise refused.error from None
+                was_refused = True
+                await self.waiting.until_told(route)
+
+    async def _observed(
+        self,
+        request: Request,
+        route: Route,
+        role: str,
+        split: Split | None,
+        is_traced: bool,
+        kind: wire.Kind,
+        head: bytes,
+        pieces: Sequence[bytes],
+    ) -> wire.Message:
+        """The answer, counted for its version of a split lineage, and traced."""
+        began = time.perf_counter()
+        asked_head = orjson.dumps({**orjson.loads(head or b"{}"), "trace": True}) if is_traced else head
+        answer: wire.Message | None = None
+        failure: LoaderdError | None = None
+        timings: dict[str, Any] = {}
+        try:
+            message = await self.links.to(route).ask(kind, asked_head, pieces, request.deadline)
+            if is_traced:
+                timings = _take_timings(message)
+            answer = require_answer(message)
+        except LoaderdError as error:
+            failure = error
+        now, status = time.perf_counter(), 200 if failure is None else failure.http_status
+        if split is not None:
+            tally = self.ledger.of(split)
+            (tally.candidate if role == "candidate" else tally.live).add(now - began, status)
+        if is_traced:
+            assert request.caller is not None
+            self.ledger.trace(route, role, request.caller.user, status, now - request.began, timings)
+        if failure is not None:
+            raise failure
+        assert answer is not None
+        if split is not None and split.shadow and role == "live":
+            request.copied = split, kind, head, pieces, answer
+        return answer
+
+
+def _chosen(target: Target) -> tuple[Route, str]:
+    """The version that answers this request, and as what: "live", "candidate" or "direct"."""
+    split = target.split
+    if split is not None and split.percent > 0 and random.random() * 100 < split.percent:  # noqa: S311 - a share, no secret
+        return split.candidate, "candidate"
+    return target.route, "live" if target.by_lineage else "direct"
+
+
+def _take_timings(message: wire.Message) -> dict[str, Any]:
+    """Where a traced answer's time went; its head becomes that of an untraced one."""
+    if not message.head.startswith(b"{"):
+        return {}
+    told = orjson.loads(message.head)
+    header_bytes = told.get("header_bytes")
+    message.head = b"" if header_bytes is None else b"%d" % header_bytes
+    timings: dict[str, Any] = told.get("trace") or {}
+    return timings
 
 
 class _Watch:
@@ -284,7 +423,7 @@ def _error(error: LoaderdError, *, internal: bool) -> Response:
     headers = list(_JSON)
     if isinstance(error, NotAuthenticated):
         headers.append((b"www-authenticate", b'Token realm="modelhub"'))
-    elif isinstance(error, Overloaded):
+    elif isinstance(error, (Overloaded, ModelRestarting)):
         headers.append((b"retry-after", b"1"))
     elif isinstance(error, BodyTooSlow):
         headers.append((b"connection", b"close"))  # what still comes of the body is no next request

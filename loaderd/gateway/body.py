@@ -78,6 +78,11 @@ class Body:
         self._reserved_bytes = 0
         self._waits_for_budget = False
 
+    @property
+    def reserved_bytes(self) -> int:
+        """What it holds of the budget; 0 for a small one."""
+        return self._reserved_bytes
+
     async def read(self, announced_bytes: int | None, encoding: str | None) -> list[bytes]:
         """The whole body in pieces. announced_bytes: Content-Length, None when the client did not say.
 

@@ -14,6 +14,27 @@ from loaderd.gateway.deadline import Deadline
 from loaderd.gateway.routes import Route, Routes
 
 
+class NotComputed(Exception):
+    """The process certainly did not work on the request, so that it may be asked again elsewhere.
+
+    error: what the client gets when there is no elsewhere.
+    """
+
+    def __init__(self, error: LoaderdError) -> None:
+        super().__init__(error.message)
+        self.error = error
+
+
+def require_answer(message: wire.Message) -> wire.Message:
+    """The answer of a process; raises the error that it answered with, NotComputed when it was draining already."""
+    if message.kind != wire.Kind.ERROR:
+        return message
+    error = from_message(orjson.loads(message.body))
+    if isinstance(error, ModelNotLoaded):
+        raise NotComputed(error)
+    raise error
+
+
 class Link:
     """One connection to one model process, made at the first request and again after it broke."""
 
@@ -37,7 +58,8 @@ class Link:
             )
 
     async def ask(self, kind: wire.Kind, head: bytes, chunks: Sequence[bytes], deadline: Deadline) -> wire.Message:
-        """The model process's answer. Raises what it answered with, Overloaded, ModelTimeout or ModelProcessDied.
+        """The model process's answer or error. Raises Overloaded, ModelTimeout, ModelProcessDied, or NotComputed when
+        there is no process to connect to.
 
         When cancelled it tells the process that nobody waits any more.
         """
@@ -53,6 +75,10 @@ class Link:
         connection = self._connection
         if connection is None or not connection.is_open:
             connection = await self._connected()
+            if self._retired:  # the route went meanwhile, and the process may end at any time
+                if not self._waiting:
+                    connection.close()
+                raise NotComputed(self._lost())
         request_id = next(self._ids) & 0xFFFFFFFF
         answer: asyncio.Future[wire.Message] = loop.create_future()
         self._waiting[request_id] = (connection, answer)
@@ -68,8 +94,6 @@ class Link:
             self._waiting.pop(request_id, None)
             if self._retired and not self._waiting:
                 connection.close()
-        if message.kind == wire.Kind.ERROR:
-            raise from_message(orjson.loads(message.body))
         return message
 
     def retire(self) -> None:
@@ -90,7 +114,7 @@ class Link:
                 lambda: wire.Connection(self._on_message, self._on_lost), self.route.socket
             )
         except OSError:
-            raise self._lost() from None
+            raise NotComputed(self._lost()) from None
         self._connection = connection
         return connection
 

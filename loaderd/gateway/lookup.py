@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from loaderd.errors import LoaderUnreachable, UnknownModel
-from loaderd.gateway.routes import Route, Routes
+from loaderd.errors import LoaderUnreachable
+from loaderd.gateway.routes import Routes, Target
 from loaderd.gateway.supervisor import Supervisor
 
 # Names that lead nowhere may come in floods: the registry is asked for all of them together, this often.
@@ -19,19 +19,12 @@ class Lookup:
         self._asked: asyncio.Task[Routes] | None = None
         self._fresh_until = 0.0  # by the event loop's clock
 
-    async def find(self, name: str, version: str | None = None) -> Route:
-        """The version that a name means, see `Routes.resolve`; raises UnknownModel."""
-        try:
-            return self._supervisor.routes.resolve(name, version)
-        except UnknownModel:
-            return (await self._registered()).resolve(name, version)
-
-    async def exactly(self, model_id: str) -> Route:
-        """The version with this id, whatever lineage has the same name; raises UnknownModel."""
-        try:
-            return self._supervisor.routes.exactly(model_id)
-        except UnknownModel:
-            return (await self._registered()).exactly(model_id)
+    async def find(self, name: str, version: str | None = None) -> Target:
+        """What a name means, see `Routes.target`; raises UnknownModel."""
+        target = self._supervisor.routes.target(name, version)
+        if target is None:
+            target = (await self._registered()).require_target(name, version)
+        return target
 
     async def _registered(self) -> Routes:
         """Every registered version, as of about a second ago; concurrent callers share one question."""
@@ -43,7 +36,7 @@ class Lookup:
     async def _ask(self) -> Routes:
         try:
             async with asyncio.timeout(INDEX_SECONDS):
-                return Routes.from_index(await self._supervisor.ask("index"))
+                rows = await self._supervisor.ask("index")
         except TimeoutError:
             raise LoaderUnreachable(
                 f"The registry did not say within {INDEX_SECONDS:g} s which models there are; try again in a moment.",
@@ -51,3 +44,4 @@ class Lookup:
             ) from None
         finally:
             self._fresh_until = asyncio.get_running_loop().time() + FRESH_SECONDS
+        return self._supervisor.routes.registered(rows)

@@ -51,12 +51,16 @@ class Repository:
         return {"name": model_id, "state": outcome.get("state")}
 
     async def _model_id(self, command: str, name: str) -> str:
-        """The version that a name means for a command: a lineage may be named where that leaves no choice."""
+        """The version that a name means for a command: a model_id first, then a lineage's live version, or its only
+        one."""
         if name in self._supervisor.routes.models:
             return name
         rows = await self._supervisor.ask("index")
         if any(row["model_id"] == name for row in rows):
             return name
+        live = self._supervisor.routes.live_of(name)
+        if live is not None:
+            return live
         versions = [row for row in rows if row["name"] == name]
         if command == "unload":
             versions = [row for row in versions if row["state"] == ModelState.LOADED] or versions

@@ -1,14 +1,19 @@
-"""Which name leads to which model: the table that the supervisor pushes, whole, on each change."""
+"""Which name leads to which model: the table that the supervisor pushes, whole, on each change.
+
+A bare name means a lineage first: the version that its alias `live` leads to, and never silently another one; without
+such an alias its highest loaded version. Then it means a model_id. Behind `/versions/` stands a version or an alias.
+"""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from loaderd.errors import ModelNotLoaded, UnknownModel
+from loaderd.rules import CANDIDATE, LIVE, LineageTraffic
 from loaderd.states import ModelState
+from loaderd.version_order import version_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +21,7 @@ class Route:
     """One model version. socket: path of its process's data socket, None without a process.
 
     max_queue, max_batch_size: its process takes that many waiting requests beside those of one call.
+    autoload: loaded when a prediction asks for it. recovering: its process died and a new one is on its way.
     """
 
     model_id: str
@@ -28,10 +34,17 @@ class Route:
     framework: str = ""
     max_queue: int = 1024
     max_batch_size: int = 64
+    autoload: bool = False
+    recovering: bool = False
 
     @property
     def is_ready(self) -> bool:
-        return self.state == ModelState.LOADED and self.socket is not None
+        return self.socket is not None and self.state == ModelState.LOADED
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether a prediction may wait for it: it comes back by itself, or is loaded because it is asked for."""
+        return self.recovering or self.autoload
 
     def require_ready(self) -> Route:
         """This route; raises ModelNotLoaded with what to do next."""
@@ -48,77 +61,141 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True)
+class Split:
+    """What else happens to requests for a lineage's bare name: `percent` of them go to the candidate in place of the
+    live version, and shadow sends it a copy of those that the live version answers."""
+
+    lineage: str
+    live: Route
+    candidate: Route
+    percent: float
+    shadow: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a name means. by_lineage: it was asked for by its lineage's bare name."""
+
+    route: Route
+    split: Split | None = None
+    by_lineage: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Routes:
-    """A snapshot of the table, with the versions of each lineage from lowest to highest."""
+    """A snapshot of the table, with the versions of each lineage from lowest to highest.
+
+    traffic: where the names of each lineage lead. targets: what each bare name means, worked out once a table.
+    """
 
     models: Mapping[str, Route] = field(default_factory=dict)
     lineages: Mapping[str, list[Route]] = field(default_factory=dict)
+    traffic: Mapping[str, LineageTraffic] = field(default_factory=dict)
+    targets: Mapping[str, Target] = field(default_factory=dict)
 
     @classmethod
-    def from_message(cls, models: Mapping[str, Mapping[str, Any]]) -> Routes:
+    def from_message(
+        cls, models: Mapping[str, Mapping[str, Any]], lineages: Mapping[str, Mapping[str, Any]] | None = None
+    ) -> Routes:
         known = Route.__dataclass_fields__.keys()
         routes = {
             model_id: Route(**{"model_id": model_id, **{key: row[key] for key in row if key in known}})
             for model_id, row in models.items()
         }
-        lineages: dict[str, list[Route]] = {}
-        for route in sorted(routes.values(), key=lambda route: _version_key(route.version)):
-            lineages.setdefault(route.lineage, []).append(route)
-        return cls(routes, lineages)
+        traffic = {
+            name: LineageTraffic(
+                dict(row.get("aliases", {})), float(row.get("candidate_percent", 0.0)), bool(row.get("shadow", False))
+            )
+            for name, row in (lineages or {}).items()
+        }
+        return cls._of(routes, traffic)
 
     @classmethod
-    def from_index(cls, rows: Sequence[Mapping[str, Any]]) -> Routes:
-        """What the registry lists, for models that the table does not name: nothing holds them here."""
-        return cls.from_message(
+    def _of(cls, routes: Mapping[str, Route], traffic: Mapping[str, LineageTraffic]) -> Routes:
+        lineages: dict[str, list[Route]] = {}
+        for route in sorted(routes.values(), key=lambda route: version_key(route.version)):
+            lineages.setdefault(route.lineage, []).append(route)
+        targets = {model_id: Target(route) for model_id, route in routes.items()}
+        for name in lineages.keys() | traffic.keys():
+            target = _bare(name, routes, lineages.get(name, []), traffic.get(name))
+            if target is not None:
+                targets[name] = target
+            elif LIVE in traffic[name].aliases:
+                targets.pop(name, None)  # a live version that is not in the table is asked of the registry
+        return cls(routes, lineages, traffic, targets)
+
+    def registered(self, rows: Sequence[Mapping[str, Any]]) -> Routes:
+        """What the registry lists, under the same aliases: for models that the table does not name, so that nothing
+        holds them here."""
+        models = Routes.from_message(
             {
                 row["model_id"]: {
                     "lineage": row["name"],
                     "version": row["version"],
                     "state": row["state"],
                     "reason": row.get("reason", ""),
+                    "autoload": bool(row.get("autoload", False)),
                 }
                 for row in rows
             }
-        )
+        ).models
+        return Routes._of(models, self.traffic)
 
-    def resolve(self, name: str, version: str | None = None) -> Route:
-        """The version that a name means: a model_id, or a lineage with a version, or its highest loaded one.
+    def target(self, name: str, version: str | None = None) -> Target | None:
+        """What a name, with or without a version or alias, means in this table; None: nothing."""
+        if version is None:
+            return self.targets.get(name)
+        for route in self.lineages.get(name, ()):
+            if route.version == version:
+                return Target(route)
+        traffic = self.traffic.get(name)
+        if traffic is not None and version in traffic.aliases:
+            aliased = self.models.get(traffic.aliases[version])
+            return None if aliased is None else Target(aliased)
+        model = self.models.get(name)
+        return Target(model) if model is not None and model.version == version else None
 
-        A lineage without a loaded version gives its highest version. Raises UnknownModel.
-        """
-        route = self.models.get(name)
-        if route is not None and version in (None, route.version):
-            return route
-        versions = self.lineages.get(name, [])
-        if version is not None:
-            versions = [route for route in versions if route.version == version]
-        if not versions:
-            raise _unknown(name, version)
-        ready = [route for route in versions if route.is_ready]
-        return (ready or versions)[-1]
+    def require_target(self, name: str, version: str | None = None) -> Target:
+        """What a name means; raises UnknownModel."""
+        target = self.target(name, version)
+        if target is None:
+            of_version = f" in version {version}" if version is not None else ""
+            raise UnknownModel(
+                f'No model named "{name}" is known here{of_version}; POST /v2/repository/index lists the models.',
+                model=name,
+            )
+        return target
 
-    def exactly(self, model_id: str) -> Route:
-        """The version with this id; a lineage's name is none. Raises UnknownModel."""
-        try:
-            return self.models[model_id]
-        except KeyError:
-            raise _unknown(model_id) from None
+    def live_of(self, lineage: str) -> str | None:
+        traffic = self.traffic.get(lineage)
+        return None if traffic is None else traffic.aliases.get(LIVE)
 
     def versions_of(self, name: str) -> list[str]:
         """The loaded versions behind a name."""
-        if name in self.models:
-            return [self.models[name].version]
-        return [route.version for route in self.lineages.get(name, []) if route.is_ready]
+        if name in self.lineages:
+            return [route.version for route in self.lineages[name] if route.is_ready]
+        return [self.models[name].version] if name in self.models else []
 
 
-def _unknown(name: str, version: str | None = None) -> UnknownModel:
-    of_version = f" in version {version}" if version is not None else ""
-    return UnknownModel(
-        f'No model named "{name}" is known here{of_version}; POST /v2/repository/index lists the models.', model=name
-    )
+def _bare(
+    name: str, models: Mapping[str, Route], versions: Sequence[Route], traffic: LineageTraffic | None
+) -> Target | None:
+    """What a lineage's bare name means; None when its live version is not in the table."""
+    if traffic is not None and LIVE in traffic.aliases:
+        live = models.get(traffic.aliases[LIVE])
+        return None if live is None else Target(live, _split(name, live, models, traffic), by_lineage=True)
+    ready = [route for route in versions if route.is_ready]
+    if ready:
+        return Target(ready[-1], by_lineage=True)
+    if name in models:
+        return Target(models[name])
+    return Target(versions[-1], by_lineage=True) if versions else None
 
 
-def _version_key(version: str) -> list[tuple[int, int, str]]:
-    """Orders 2 before 10 and 1.9 before 1.10; words come before numbers."""
-    parts = re.findall(r"\d+|[^\d.]+", version)
-    return [(1, int(part), "") if part.isdecimal() else (0, 0, part) for part in parts]
+def _split(name: str, live: Route, models: Mapping[str, Route], traffic: LineageTraffic) -> Split | None:
+    candidate = models.get(traffic.aliases.get(CANDIDATE, ""))
+    if candidate is None or candidate is live or not candidate.is_ready:
+        return None
+    if traffic.candidate_percent <= 0 and not traffic.shadow:
+        return None
+    return Split(name, live, candidate, traffic.candidate_percent, traffic.shadow)

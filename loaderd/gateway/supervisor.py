@@ -16,13 +16,19 @@ from loaderd.gateway.routes import Routes
 
 log = logging.getLogger(__name__)
 
+LOAD_WAIT_SECONDS = 30.0  # until the supervisor has told otherwise
+
 
 class Supervisor:
-    """has_routes: a table came, so that the door knows what there is."""
+    """has_routes: a table came, so that the door knows what there is. load_wait_seconds: how long a prediction may
+    wait for its model. sampling_rate: share of the predictions that are traced, 0.0 to 1.0."""
 
     def __init__(self, access: Access, links: Links) -> None:
         self.routes = Routes()
         self.has_routes = False
+        self.load_wait_seconds = LOAD_WAIT_SECONDS
+        self.sampling_rate = 0.0
+        self._changed = asyncio.Event()
         self._access = access
         self._links = links
         self._replies: dict[int, asyncio.Future[Any]] = {}
@@ -56,6 +62,15 @@ class Supervisor:
         while (message := await protocol.receive_async(self._reader)) is not None:
             self._take(message)
 
+    async def change(self) -> None:
+        """Returns at the next table, or when somebody calls `wake`."""
+        await self._changed.wait()
+
+    def wake(self) -> None:
+        """Lets those who wait for a change look again."""
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
     def _take(self, message: dict[str, Any]) -> None:
         if "reply" in message:
             waiting = self._replies.get(message["reply"])
@@ -66,11 +81,18 @@ class Supervisor:
             else:
                 waiting.set_result(message.get("result"))
         elif message.get("event") == "routes":
-            self.routes = Routes.from_message(message["models"])
-            self.has_routes = True
-            self._links.follow(self.routes)
+            self._follow(message)
             self.send({"event": "routed", "serial": message.get("serial", 0)})
         elif message.get("event") == "access":
             self._access.replace(message["tokens"])
         else:
             log.warning("the supervisor sent something unknown: %s", sorted(message))
+
+    def _follow(self, message: dict[str, Any]) -> None:
+        self.routes = Routes.from_message(message["models"], message.get("lineages"))
+        settings = message.get("settings", {})
+        self.load_wait_seconds = float(settings.get("load_wait_seconds", LOAD_WAIT_SECONDS))
+        self.sampling_rate = float(settings.get("sampling_rate", 0.0))
+        self.has_routes = True
+        self._links.follow(self.routes)
+        self.wake()

@@ -11,30 +11,75 @@ import contextlib
 import os
 import signal
 import subprocess
+import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from loaderd import resources
 from loaderd.supervisor.environment import clean_environment
 
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """How a process ended: status, or the signal that ended it."""
+    """How a process ended: status, or the signal that ended it.
+
+    out_of_memory: the kernel's OOM killer did it. asked_for: the signal was ours.
+    """
 
     status: int | None = None
     signal: int | None = None
+    out_of_memory: bool = False
+    asked_for: bool = False
 
     @property
     def prose(self) -> str:
-        """For a sentence: "was ended by SIGKILL (perhaps out of memory)"."""
+        """For a sentence: "was ended by SIGSEGV"."""
         if self.signal is None:
             return "ended, nobody knows how" if self.status is None else f"exited with status {self.status}"
         try:
             name = signal.Signals(self.signal).name
         except ValueError:  # a real-time signal between the two that have names
             name = f"signal {self.signal}"
-        hint = " (perhaps out of memory)" if self.signal == signal.SIGKILL else ""
-        return f"was ended by {name}{hint}"
+        if self.out_of_memory:
+            return f"was ended by {name} of the kernel's OOM killer (out of memory)"
+        if self.signal == signal.SIGKILL and not self.asked_for:
+            return f"was ended by {name}, which loaderd did not send"
+        return f"was ended by {name}"
+
+
+class KernelKills:
+    """Tells whether the kernel's OOM killer ended a process, by its own count of such kills.
+
+    The count names no process, so it is compared with what it was a moment before the death, and each counted kill
+    explains one death.
+    """
+
+    def __init__(self, window_seconds: float = 2.0) -> None:
+        self._window_seconds = window_seconds
+        self._seen: deque[tuple[float, int]] = deque()
+
+    def look(self) -> None:
+        """To be called about once a second: keeps the count of a moment ago."""
+        kills = resources.oom_kills()
+        if kills is None:
+            return
+        now = time.monotonic()
+        self._seen.append((now, kills))
+        while len(self._seen) > 1 and self._seen[1][0] < now - self._window_seconds:
+            self._seen.popleft()
+
+    def explain_one(self) -> bool:
+        """Whether a kill was counted lately that no death before this one was explained by."""
+        kills = resources.oom_kills()
+        if kills is None or not self._seen or kills <= self._seen[0][1]:
+            return False
+        self._seen = deque((at, count + 1) for at, count in self._seen)
+        return True
+
+
+kernel_kills = KernelKills()
+"""One for the supervisor: it is the parent of all that it watches."""
 
 
 _watched: set[int] = set()
@@ -48,6 +93,7 @@ class Child:
         self.pid = pid
         self.exited: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
         self._popen = popen
+        self._kill_sent = False
         self._pidfd = os.pidfd_open(pid)
         _watched.add(pid)
         asyncio.get_running_loop().add_reader(self._pidfd, self._reap)
@@ -59,6 +105,7 @@ class Child:
     def signal(self, number: int) -> None:
         """Signals the process unless it has ended."""
         if self.is_alive:
+            self._kill_sent |= number == signal.SIGKILL
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, number)
 
@@ -74,7 +121,7 @@ class Child:
             if result is None:
                 return
             by_itself = result.si_code == os.CLD_EXITED
-            ended = Exit(status=result.si_status) if by_itself else Exit(signal=result.si_status)
+            ended = Exit(status=result.si_status) if by_itself else self._killed(result.si_status)
         except ChildProcessError:  # it is gone, and somebody else took its exit code
             ended = Exit()
         asyncio.get_running_loop().remove_reader(self._pidfd)
@@ -84,6 +131,10 @@ class Child:
             self._popen.returncode = ended.status if ended.signal is None else -ended.signal
         if not self.exited.done():
             self.exited.set_result(ended)
+
+    def _killed(self, number: int) -> Exit:
+        strange = number == signal.SIGKILL and not self._kill_sent
+        return Exit(signal=number, out_of_memory=strange and kernel_kills.explain_one(), asked_for=self._kill_sent)
 
     def _end_group(self) -> None:
         """Ends what the process started in its session and left behind; its pid is still ours, being unreaped."""

@@ -18,12 +18,18 @@ class DaemonConfig:
     inference_host: str = "127.0.0.1"
     inference_port: int = 8001
     predict_timeout_seconds: float = 30.0
-    max_concurrent_loads: int = 2
     prewarm: tuple[str, ...] = ()
     use_zygotes: bool = True
     heartbeat_seconds: float = 1.0
-    usage_interval_seconds: float = 2.0
+    usage_interval_seconds: float = 1.0
     memory_interval_seconds: float = 5.0
+    idle_interval_seconds: float = 2.0  # how often models that are kept alive for a time are looked at
+    sample_interval_seconds: float = 10.0  # what one sample of the telemetry covers
+    restart_pause_seconds: float = 0.5  # before the second restart in a row; each further pause is twice as long
+    max_restart_pause_seconds: float = 30.0
+    stable_seconds: float = 60.0  # a process that lived loaded for so long begins a new count of restarts
+    gpu_return_seconds: float = 5.0  # how long an ended process' GPU memory is waited for
+    rules_seconds: float = 2.0  # how long the start waits for the registry's rules, and the pause after a failure
     drain_seconds: float = 10.0  # how long predictions in flight may still take when a model is unloaded
     close_seconds: float = 8.0  # how long the reporter may take to write what it holds
 

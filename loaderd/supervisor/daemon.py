@@ -12,22 +12,40 @@ import secrets
 import signal
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from typing import Any
 
-from loaderd.errors import Cancelled, LoaderdError, ShuttingDown, UnknownModel
+from loaderd.errors import (
+    Cancelled,
+    InsufficientMemory,
+    LoaderdError,
+    ModelNotLoaded,
+    ShuttingDown,
+    UnknownModel,
+    from_message,
+)
 from loaderd.lifeline import become_subreaper
 from loaderd.protocol import ModelSpec
-from loaderd.reporter import Heartbeat, OperationEnded, Report, Reporter
-from loaderd.resources import Gpus, ProcessMemory, host_facts, memory_of
-from loaderd.states import ModelState
+from loaderd.reporter import AliasMoved, Heartbeat, OperationEnded, OperationProgress, Report, Reporter
+from loaderd.resources import Gpus, ProcessMemory, host_facts, load_peak_of, machine_memory, memory_of
+from loaderd.rules import LineageTraffic, Rules
+from loaderd.states import LoadPhase, ModelState
 from loaderd.supervisor import model_process
-from loaderd.supervisor.children import reap_strangers
+from loaderd.supervisor.admission import Admission
+from loaderd.supervisor.budget import Budget, limits
+from loaderd.supervisor.children import kernel_kills, reap_strangers
 from loaderd.supervisor.config import DaemonConfig
 from loaderd.supervisor.control import serve_control
 from loaderd.supervisor.gateway_link import GatewayLink
+from loaderd.supervisor.health import Health
+from loaderd.supervisor.lineages import Lineages
 from loaderd.supervisor.model import ManagedModel
 from loaderd.supervisor.model_process import ModelProcess, OnPhase
+from loaderd.supervisor.registry_tables import RegistryTables
+from loaderd.supervisor.telemetry import Telemetry
+from loaderd.supervisor.thrift import Thrift
 from loaderd.supervisor.zygotes import Zygotes
 
 log = logging.getLogger(__name__)
@@ -41,26 +59,45 @@ class AlreadyRunning(Exception):
     """Another loaderd holds this run folder."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Activation:
+    """One under way. models: those that take part. why: they must not go now, in words."""
+
+    lineage: str
+    models: frozenset[str]
+    why: str
+
+
 class Daemon:
     """One per installation. `run()` returns after SIGTERM or SIGINT, with nothing left behind."""
 
     def __init__(self, config: DaemonConfig, reporter: Reporter) -> None:
         self.config = config
-        self.load_slots = asyncio.Semaphore(config.max_concurrent_loads)
-        self.drain_seconds = config.drain_seconds
+        self.rules = Rules()
+        self.gpus = Gpus()
         self._reporter = reporter
         self._zygotes = Zygotes()
-        self._gateway = GatewayLink(config, self._routes, self._answer_gateway)
-        self._gpus = Gpus()
+        self._gateway = GatewayLink(config, self._table, self._answer_gateway, self.report)
+        self.health = Health(self.report, lambda: self.rules, self._end_hung)
+        self.telemetry = Telemetry(self.report, config.sample_interval_seconds)
+        self.lineages = Lineages(self)
+        self._admission = Admission(lambda: self.rules, self.health.admitted)
+        self.budget = self._admission.budget = Budget(self, self._admission.changed)
+        self._thrift = Thrift(self, self.budget)
+        self._registry = RegistryTables(reporter, config.rules_seconds, self._take_rules, self._gateway.set_access)
         self._gpu_bytes: dict[int, int | None] = {}
         self._gpu_bytes_at = float("-inf")
         self._models: dict[str, ManagedModel] = {}
         self._commands: OrderedDict[str, asyncio.Task[None] | None] = OrderedDict()  # by operation id, oldest first
         self._unloads: set[str] = set()  # operation ids of the unloads that run
         self._ending: dict[str, LoaderdError] = {}  # why a command's task was cancelled
-        self._stop = asyncio.Event()
+        self._activations: dict[str, _Activation] = {}  # by operation id
+        self._demands: dict[str, asyncio.Task[Any]] = {}  # loads that predictions wait for, by model_id
+        self._looks: dict[tuple[str, str], asyncio.Task[None]] = {}  # questions to model processes, by kind and model
+        self.stopping = asyncio.Event()
         self._boot_id = secrets.token_hex(8)
         self._started_at = time.time()
+        self._optimised_at = time.monotonic()
 
     async def run(self) -> None:
         """Serves until told to stop. Raises AlreadyRunning; whatever the reporter's start raises."""
@@ -73,31 +110,31 @@ class Daemon:
                 stale.unlink(missing_ok=True)
             loop = asyncio.get_running_loop()
             for number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(number, self._stop.set)
+                loop.add_signal_handler(number, self.stopping.set)
             wanted = await self._start_reporter()
             if wanted is None:
                 return
-            self._reporter.on_access_changed(lambda: loop.call_soon_threadsafe(self._refresh_access))
             control = await serve_control(config.control_socket, self._handle)
             tasks = [
                 asyncio.create_task(self._gateway.run()),
                 asyncio.create_task(self._zygotes.prewarm(config.prewarm if config.use_zygotes else ())),
+                asyncio.create_task(self._admission.run()),
                 asyncio.create_task(self._every(config.heartbeat_seconds, self._heartbeat)),
-                asyncio.create_task(self._every(config.usage_interval_seconds, self._count_usage)),
-                asyncio.create_task(self._every(config.memory_interval_seconds, self._observe)),
+                asyncio.create_task(self._every(config.usage_interval_seconds, self._count_all)),
+                asyncio.create_task(self._every(config.memory_interval_seconds, self._observe_memory)),
+                asyncio.create_task(self._every(config.idle_interval_seconds, self._give_back)),
             ]
-            self._refresh_access()
-            for spec in wanted:
-                self._accept(None, self._model(spec.model_id).load(spec, None, "wanted when loaderd started"))
             try:
-                await self._stop.wait()
+                await self._registry.follow()
+                self._load_wanted(wanted)
+                await self.stopping.wait()
             finally:
                 await self._shut_down(control, tasks)
 
     async def _start_reporter(self) -> Sequence[ModelSpec] | None:
         """What should be loaded; None when the daemon was told to stop before the registry answered."""
         start = asyncio.wrap_future(self._reporter.start(self._facts()))
-        stopped = asyncio.ensure_future(self._stop.wait())
+        stopped = asyncio.ensure_future(self.stopping.wait())
         either: set[asyncio.Future[Any]] = {start, stopped}
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         if start.done():
@@ -106,10 +143,69 @@ class Daemon:
         await asyncio.to_thread(self._reporter.close, 0.0)
         return None
 
-    # What models need of the house (supervisor.model.House)
+    def _load_wanted(self, wanted: Sequence[ModelSpec]) -> None:
+        """Loads what should be loaded, highest priority first. What does not fit is not made to fit at the cost of
+        others that should be loaded as well and are worth no less."""
+        priority = {spec.model_id: self.rules.policy_of(spec.model_id).priority for spec in wanted}
+        for spec in sorted(wanted, key=lambda spec: -priority[spec.model_id]):
+            at_least = frozenset(other for other in priority if priority[other] >= priority[spec.model_id])
+            load = self.model(spec.model_id).load(
+                spec, None, "wanted when loaderd started", protected=at_least - {spec.model_id}
+            )
+            self._accept(None, load, spec.model_id)
+
+    # What models, lineages, budget and gateway need of the house
 
     def report(self, report: Report) -> None:
         self._reporter.report(report)
+        if isinstance(report, AliasMoved):
+            self._registry.ask_rules(alias_moved=True)
+
+    def progress(self, operation_id: str | None, model_id: str, phase: LoadPhase, share: float) -> None:
+        if operation_id is not None:
+            self.report(OperationProgress(operation_id, model_id, phase, share, time.time()))
+
+    def model(self, model_id: str) -> ManagedModel:
+        return self._models.setdefault(model_id, ManagedModel(model_id, self))
+
+    def models(self) -> Iterable[ManagedModel]:
+        return list(self._models.values())
+
+    async def load(
+        self,
+        spec: ModelSpec,
+        operation_id: str | None,
+        reason: str,
+        *,
+        protected: frozenset[str] = frozenset(),
+        replaces: str | None = None,
+    ) -> dict[str, Any]:
+        return await self.model(spec.model_id).load(spec, operation_id, reason, protected=protected, replaces=replaces)
+
+    async def unload(
+        self,
+        model_id: str,
+        operation_id: str | None,
+        reason: str,
+        *,
+        ends_wish: bool,
+        cause: str,
+        drain_seconds: float | None = None,
+    ) -> dict[str, Any]:
+        return await self.model(model_id).unload(
+            operation_id, reason, ends_wish=ends_wish, cause=cause, drain_seconds=drain_seconds
+        )
+
+    def admitted(
+        self, spec: ModelSpec, tell: Callable[[str], None], *, protected: frozenset[str], replaces: str | None
+    ) -> AbstractAsyncContextManager[None]:
+        is_demanded = spec.model_id in self._demands
+        return self._admission.admitted(
+            spec.model_id,
+            lambda: self.budget.wish(spec, protected=protected, replaces=replaces),
+            tell,
+            self.rules.load_wait_seconds if is_demanded else spec.timeout_seconds,
+        )
 
     async def start_process(self, spec: ModelSpec, on_phase: OnPhase) -> ModelProcess:
         return await model_process.start(spec, self.config, self._zygotes, on_phase)
@@ -119,23 +215,67 @@ class Daemon:
 
     def push_routes(self) -> None:
         self._gateway.push_routes()
+        self._admission.changed()  # it is called at each move of a model
 
     async def memory_of(self, pid: int) -> ProcessMemory | None:
         return await asyncio.to_thread(memory_of, pid)
 
+    async def load_peak_of(self, pid: int) -> int | None:
+        return await asyncio.to_thread(load_peak_of, pid)
+
     async def gpu_bytes_of(self, pid: int) -> int | None:
-        if not self._gpus:
+        if not self.gpus:
             return None
         if time.monotonic() - self._gpu_bytes_at > GPU_BYTES_SECONDS:
-            found = await asyncio.to_thread(self._gpus.bytes_by_pid)
+            found = await asyncio.to_thread(self.gpus.bytes_by_pid)
             self._gpu_bytes = {} if found is None else found
             self._gpu_bytes_at = time.monotonic()
         return self._gpu_bytes.get(pid, 0)
 
+    def gpu_left(self, model_id: str, gpu_bytes: int) -> None:
+        self.budget.gpu_left(model_id, gpu_bytes)
+
+    async def look(self, max_age_seconds: float) -> None:
+        old = time.monotonic() - max_age_seconds
+        await asyncio.gather(*(model.observe() for model in self.models() if model.observed_at <= old))
+
+    async def count(self, model: ManagedModel) -> None:
+        if model.state is not ModelState.LOADED:
+            return
+        counters = await model.count()
+        if model.state is ModelState.LOADED:
+            self.health.counted(model.model_id, counters)
+            if counters is not None:
+                runtime = model.runtime
+                self.telemetry.counted(model.model_id, counters, runtime.private_bytes, runtime.gpu_bytes)
+
+    def protection_of(self, model_id: str) -> str:
+        return next((each.why for each in self._activations.values() if model_id in each.models), "")
+
+    def loaded(self, model_id: str, canary: Mapping[str, Any] | None, load_seconds: float) -> None:
+        self.health.loaded(model_id, canary, load_seconds)
+        self._ask("count", model_id, self.count)  # its counters and memory are known from the first second on
+
+    def left(self, model_id: str) -> None:
+        self.health.left(model_id)
+        self.telemetry.left(model_id)
+
+    def died(self, model_id: str, attempt: int, gave_up: bool) -> None:
+        self.health.died(model_id, attempt, gave_up)
+
+    def refused(self, model_id: str, message: str) -> None:
+        self.health.refused(model_id, message)
+
+    def evicted(self, model_id: str) -> None:
+        self.health.evicted(model_id)
+
+    def _end_hung(self, model_id: str, why: str) -> None:
+        self.model(model_id).end_hung(why)
+
     # Commands
 
     async def _handle(self, message: dict[str, Any]) -> dict[str, Any]:
-        if self._stop.is_set():
+        if self.stopping.is_set():
             raise ShuttingDown("loaderd is stopping; repeat the command when it runs again.")
         match message.get("command"):
             case "ping":
@@ -148,51 +288,111 @@ class Daemon:
             case "status":
                 return {
                     "facts": self._facts(),
-                    "models": {name: model.snapshot() for name, model in self._models.items()},
+                    "models": {
+                        name: {**model.snapshot(), "health": self.health.facts_of(name)}
+                        for name, model in self._models.items()
+                    },
                 }
             case "load":
                 spec = ModelSpec.from_message(message["spec"])
-                model = self._model(spec.model_id)
                 operation_id = message["operation_id"]
-                reason = f"load asked for by {message['user']}"
-                return self._accept(operation_id, model.load(spec, operation_id, reason))
+                self.health.dismissed(spec.model_id)
+                load = self.load(spec, operation_id, f"load asked for by {message['user']}")
+                return self._accept(operation_id, load)
             case "unload":
                 operation_id = message["operation_id"]
-                model = self._model(message["model_id"])
+                model = self.model(message["model_id"])
+                self.health.dismissed(model.model_id)
                 if operation_id not in self._commands:
                     self._unloads.add(operation_id)
                 return self._accept(operation_id, model.unload(operation_id, f"unload asked for by {message['user']}"))
+            case "activate":
+                return self._accept(message["operation_id"], self._activate(message))
+            case "optimize":
+                return self._accept(message["operation_id"], self._thrift.optimise(pressure_percent=None))
+            case "plan":
+                return await self._plan(message)
+            case "metrics":
+                return {"text": self._metrics()}
             case "cancel":
                 return {"cancelled": self._cancel(message["operation_id"])}
             case other:
                 raise LoaderdError(f"loaderd has no command {other!r}.")
 
-    def _accept(self, operation_id: str | None, command: Coroutine[Any, Any, None]) -> dict[str, Any]:
-        """Runs a command in the background, once: a redelivered operation is not run again."""
+    async def _plan(self, message: dict[str, Any]) -> dict[str, Any]:
+        """What a command would do; nothing is touched."""
+        match message["action"]:
+            case "load":
+                spec = ModelSpec.from_message(message["spec"])
+                return (await self.budget.plan_load(spec)).to_message()
+            case "activate":
+                spec = ModelSpec.from_message(message["spec"])
+                return await self.budget.plan_activation(spec, self.lineages.live_of(spec.lineage))
+            case "unload":
+                return await self.budget.plan_unload(message["model_id"])
+            case "optimize":
+                return await self._thrift.plan()
+            case other:
+                raise LoaderdError(f"loaderd plans load, unload, activate and optimize, not {other!r}.")
+
+    async def _activate(self, message: dict[str, Any]) -> dict[str, Any]:
+        spec, operation_id = ModelSpec.from_message(message["spec"]), message["operation_id"]
+        self.health.dismissed(spec.model_id)
+        kind = message["kind"]
+        models = {spec.model_id, self.lineages.live_of(spec.lineage) or spec.model_id}
+        why = f"{'a rollback' if kind == 'rollback' else 'an activation'} of {spec.lineage} is under way"
+        self._activations[operation_id] = _Activation(spec.lineage, frozenset(models), why)
+        try:
+            return await self.lineages.activate(
+                spec,
+                operation_id,
+                user=message["user"],
+                kind=kind,
+                reason=message["reason"],
+                allow_gap=message["allow_gap"],
+            )
+        finally:
+            del self._activations[operation_id]
+            self._admission.changed()
+            self._registry.ask_rules(alias_moved=True)  # what came meanwhile was not followed
+
+    def _accept(
+        self, operation_id: str | None, command: Coroutine[Any, Any, dict[str, Any]], wanted: str = ""
+    ) -> dict[str, Any]:
+        """Runs a command in the background, once: a redelivered operation is not run again.
+
+        wanted: the model that the daemon's own wish is for.
+        """
         name = operation_id or OWN_COMMAND + secrets.token_hex(4)
         if name in self._commands:
             command.close()
             return {"accepted": True, "known": True}
-        task = asyncio.get_running_loop().create_task(self._run_command(name, command))
+        task = asyncio.get_running_loop().create_task(self._run_command(name, command, wanted))
         self._commands[name] = task
         while len(self._commands) > REMEMBERED_OPERATIONS and next(iter(self._commands.values())) is None:
             self._commands.popitem(last=False)
         return {"accepted": True, "known": False}
 
-    async def _run_command(self, name: str, command: Coroutine[Any, Any, None]) -> None:
+    async def _run_command(self, name: str, command: Coroutine[Any, Any, dict[str, Any]], wanted: str) -> None:
+        """Runs a command and ends its operation, the only place that does."""
+        result: dict[str, Any] | None = None
         error: LoaderdError | None = None
         try:
-            await command
+            result = await command
         except asyncio.CancelledError:
             error = self._ending.pop(name, None) or Cancelled("The operation was cancelled.")
+        except LoaderdError as failure:
+            error = failure
+            if wanted and isinstance(failure, InsufficientMemory):
+                self.refused(wanted, failure.message)
         except Exception as unexpected:
             log.exception("the operation %s failed", name)
             error = LoaderdError(f"loaderd could not run the operation: {unexpected}; its log says more.")
         finally:
             self._commands[name] = None
             self._unloads.discard(name)
-        if error is not None and not name.startswith(OWN_COMMAND):
-            self.report(OperationEnded(name, time.time(), error=error.to_message()))
+        if not name.startswith(OWN_COMMAND):
+            self.report(OperationEnded(name, time.time(), result, error.to_message() if error else None))
 
     def _cancel(self, operation_id: str, why: LoaderdError | None = None) -> bool:
         task = self._commands.get(operation_id)
@@ -205,29 +405,79 @@ class Daemon:
         task.cancel()
         return True
 
-    def _model(self, model_id: str) -> ManagedModel:
-        return self._models.setdefault(model_id, ManagedModel(model_id, self))
-
     # The gateway's side
 
-    def _routes(self) -> dict[str, Any]:
-        return {name: model.route() for name, model in self._models.items() if model.spec is not None}
+    def _table(self) -> dict[str, Any]:
+        return {
+            "models": {name: model.route() for name, model in self._models.items() if model.spec is not None},
+            "lineages": self.lineages.table(),
+            "settings": {
+                "load_wait_seconds": self.rules.load_wait_seconds,
+                "sampling_rate": self.rules.sampling_rate,
+            },
+        }
 
     async def _answer_gateway(self, message: dict[str, Any]) -> Any:
         match message["command"]:
             case "load" | "unload" as kind:
                 return await asyncio.wrap_future(self._reporter.submit(kind, message["model_id"], message["user"]))
+            case "demand":
+                return await self._demand(message["model_id"], message["user"])
             case "index":
-                return await asyncio.wrap_future(self._reporter.index())
+                rows = await asyncio.wrap_future(self._reporter.index())
+                return [{**row, "autoload": self.rules.policy_of(row["model_id"]).autoload} for row in rows]
+            case "metrics":
+                return self._metrics()
             case other:
                 raise UnknownModel(f"The gateway asked for {other!r}, which loaderd does not know.")
 
-    def _refresh_access(self) -> None:
-        def taken(future: asyncio.Future[Any]) -> None:
-            if not future.cancelled() and future.exception() is None:
-                self._gateway.set_access(future.result())
+    async def _demand(self, model_id: str, user: str) -> dict[str, Any]:
+        """Returns when the model that a prediction waits for is loaded; raises why it could not be. All that ask at
+        the same time share one load, which goes on when one of them stops waiting."""
+        task = self._demands.get(model_id)
+        if task is None:
+            task = self._demands[model_id] = asyncio.get_running_loop().create_task(self._satisfy(model_id, user))
 
-        asyncio.wrap_future(self._reporter.access()).add_done_callback(taken)
+            def done(task: asyncio.Task[None]) -> None:
+                del self._demands[model_id]
+                if not task.cancelled():
+                    task.exception()  # read here: nobody may be waiting any more
+
+            task.add_done_callback(done)
+        await asyncio.shield(task)
+        return {"model_id": model_id, "state": ModelState.LOADED.value}
+
+    async def _satisfy(self, model_id: str, user: str) -> None:
+        model = self.model(model_id)
+        await model.settled()  # a restart or a load that is under way may be all that it takes
+        if model.state is ModelState.LOADED:
+            return
+        answer = await asyncio.wrap_future(self._reporter.submit("demand", model_id, user))
+        if answer.get("error"):
+            error = from_message(answer["error"])
+            if isinstance(error, InsufficientMemory):
+                self.refused(model_id, error.message)
+            raise error
+        if answer["state"] != ModelState.LOADED:
+            raise ModelNotLoaded(
+                f"{model_id} was loaded for a prediction and is {answer['state']} by now; repeat the request.",
+                model_id=model_id,
+            )
+
+    def _metrics(self) -> str:
+        return self.telemetry.exposition({name: model.snapshot() for name, model in self._models.items()})
+
+    def _take_rules(self, rules: Rules, is_newer_than_moves: bool) -> None:
+        """Works by these rules from now on."""
+        self.rules = rules
+        logging.getLogger().setLevel(rules.log_level)
+        if is_newer_than_moves:
+            # Of a lineage whose alias is being moved, what is known here is newer.
+            moving = {activation.lineage for activation in self._activations.values()}
+            own = {name: LineageTraffic(**entry) for name, entry in self.lineages.table().items() if name in moving}
+            self.lineages.follow({**rules.lineages, **own})
+        self._admission.changed()
+        self._gateway.push_routes()
 
     # What is observed, again and again
 
@@ -239,18 +489,65 @@ class Daemon:
                 log.exception("%s failed; it is tried again", observe.__name__)
             await asyncio.sleep(seconds)
 
+    def _ask(self, kind: str, model_id: str, ask: Callable[[ManagedModel], Coroutine[Any, Any, None]]) -> None:
+        """Puts a question to a model's process in the background, unless the last one of its kind is still open: one
+        that does not answer holds up nobody else."""
+        if (kind, model_id) in self._looks or self.stopping.is_set():
+            return
+        task = self._looks[kind, model_id] = asyncio.get_running_loop().create_task(ask(self.model(model_id)))
+
+        def done(task: asyncio.Task[None]) -> None:
+            del self._looks[kind, model_id]
+            if not task.cancelled() and (error := task.exception()) is not None:
+                log.error("%s could not be asked for its %s", model_id, kind, exc_info=error)
+
+        task.add_done_callback(done)
+
     async def _heartbeat(self) -> None:
+        kernel_kills.look()
+        facts = self._facts()
+        budget = facts["budget"]
+        self.health.memory(budget["used_bytes"], budget["budget_bytes"])
+        self.telemetry.host(
+            budget["used_bytes"],
+            budget["reserved_bytes"],
+            budget["budget_bytes"],
+            facts["memory"]["available_bytes"],
+            budget["gpu_used_bytes"],
+        )
+        self.health.tick()
+        self.telemetry.tick()
+        for model_id in self.health.due():
+            self._ask("canary", model_id, self._check_canary)
         runtimes = {name: m.runtime for name, m in self._models.items() if m.state is ModelState.LOADED}
-        self.report(Heartbeat(time.time(), self._facts(), runtimes))
+        self.report(Heartbeat(time.time(), facts, runtimes))
         if self._zygotes.births == 0:
             reap_strangers()
 
-    async def _count_usage(self) -> None:
-        await asyncio.gather(*(model.count_usage() for model in self._models.values()))
+    async def _check_canary(self, model: ManagedModel) -> None:
+        process, result = model.process, None
+        if process is not None and model.state is ModelState.LOADED:
+            with contextlib.suppress(TimeoutError, LoaderdError):
+                async with asyncio.timeout(self.rules.hang_seconds):
+                    result = await process.canary()
+        if model.process is process:
+            self.health.checked(model.model_id, result)
 
-    async def _observe(self) -> None:
-        for model in list(self._models.values()):
-            await model.observe()
+    async def _count_all(self) -> None:
+        for model in self.models():
+            if model.state is ModelState.LOADED:
+                self._ask("count", model.model_id, self.count)
+
+    async def _observe_memory(self) -> None:
+        await self.budget.look(0.0)
+        await self._thrift.correct()
+        self._admission.changed()
+
+    async def _give_back(self) -> None:
+        await self._thrift.end_idle()
+        if time.monotonic() - self._optimised_at >= self.rules.optimization_interval_seconds:
+            self._optimised_at = time.monotonic()
+            await self._thrift.optimise(pressure_percent=self.rules.alert_memory_percent)
 
     def _facts(self) -> dict[str, Any]:
         return {
@@ -259,8 +556,11 @@ class Daemon:
             "started_at": self._started_at,
             "python": platform.python_version(),
             "host": host_facts(),
-            "gpus": self._gpus.facts(),
-            "no_gpu_reason": self._gpus.reason_for_none,
+            "memory": machine_memory(),
+            "budget": self.budget.facts(),
+            "limits": limits(self.rules),
+            "gpus": self.gpus.facts(),
+            "no_gpu_reason": self.gpus.reason_for_none,
             "zygotes": self._zygotes.facts(),
             "inference": self._gateway.listening,
         }
@@ -270,19 +570,26 @@ class Daemon:
     async def _shut_down(self, control: asyncio.Server, tasks: list[asyncio.Task[None]]) -> None:
         """Drains and unloads everything within a bound; what people wanted loaded stays wanted."""
         log.info("loaderd stops: %d models are drained", sum(m.process is not None for m in self._models.values()))
+        self.stopping.set()
         control.close()
+        self._registry.close()
+        questions = [*self._demands.values(), *self._looks.values()]
+        for question in questions:
+            question.cancel()
         for name, command in list(self._commands.items()):
             if command is not None and name not in self._unloads:  # those are bounded, and half an unload is a lie
                 self._cancel(name, ShuttingDown("loaderd was stopped before the operation was done; repeat it."))
         # All at once, so that the whole stop stays within one drain: a model's own lock puts them in order.
         running = [command for command in self._commands.values() if command is not None]
         unloads = [model.unload(None, "loaderd was stopped") for model in self._models.values()]
-        await asyncio.gather(*running, *unloads, return_exceptions=True)
+        await asyncio.gather(*running, *unloads, *questions, return_exceptions=True)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self.budget.close()
+        await asyncio.gather(*(model.close() for model in self._models.values()))
         await self._zygotes.stop()
-        self._gpus.close()
+        self.gpus.close()
         self.config.control_socket.unlink(missing_ok=True)
         if not await asyncio.to_thread(self._reporter.close, self.config.close_seconds):
             log.error("not everything could be written to the registry before loaderd stopped")

@@ -15,7 +15,7 @@ from typing import Any
 
 from loaderd import protocol
 from loaderd.errors import LoaderdError
-from loaderd.reporter import Access
+from loaderd.reporter import Access, Comparison, Report, Trace
 from loaderd.supervisor.children import Child, Exit, spawn
 from loaderd.supervisor.config import DaemonConfig
 
@@ -27,17 +27,28 @@ STABLE_SECONDS = 10.0
 MAX_PAUSE_SECONDS = 10.0
 
 Answer = Callable[[dict[str, Any]], Awaitable[Any]]
-"""Called with a gateway's request; returns the result or raises LoaderdError."""
+"""Called with a gateway's request; returns the result or raises LoaderdError.
+
+Its "command" is load, unload (model_id, user), index, demand (model_id, user: returns when the model is loaded) or
+metrics (the supervisor's part of the Prometheus text)."""
+
+Table = Callable[[], dict[str, Any]]
+"""What the gateway works by: {"models": {model_id: ManagedModel.route() with "autoload" and "recovering"},
+"lineages": Lineages.table(), "settings": {"load_wait_seconds", "sampling_rate"}}."""
 
 
 class GatewayLink:
-    """Keeps a gateway running: started again when it dies, while the models stay loaded."""
+    """Keeps a gateway running: started again when it dies, while the models stay loaded.
 
-    def __init__(self, config: DaemonConfig, routes: Callable[[], dict[str, Any]], answer: Answer) -> None:
+    report: called with what the gateway saw of lineages' two versions (Comparison) and of single requests (Trace).
+    """
+
+    def __init__(self, config: DaemonConfig, table: Table, answer: Answer, report: Callable[[Report], None]) -> None:
         self._listening: dict[str, Any] | None = None
         self._config = config
-        self._routes = routes
+        self._table = table
         self._answer = answer
+        self._report = report
         self._access: Mapping[str, Access] = {}
         self._writer: asyncio.StreamWriter | None = None
         self._child: Child | None = None
@@ -94,7 +105,7 @@ class GatewayLink:
         serial = next(self._serials)  # 0 is for tables that nobody waits for
         routed = self._routed[serial] = asyncio.get_running_loop().create_future()
         try:
-            self._send({"event": "routes", "serial": serial, "models": self._routes()})
+            self._send({"event": "routes", "serial": serial, **self._table()})
             async with asyncio.timeout(ROUTED_SECONDS):
                 await routed
         except TimeoutError:
@@ -104,7 +115,7 @@ class GatewayLink:
 
     def push_routes(self) -> None:
         """Pushes the whole table and does not wait."""
-        self._send({"event": "routes", "serial": 0, "models": self._routes()})
+        self._send({"event": "routes", "serial": 0, **self._table()})
 
     def set_access(self, access: Mapping[str, Access]) -> None:
         self._access = access
@@ -146,6 +157,11 @@ class GatewayLink:
             routed = self._routed.get(message["serial"])
             if routed is not None and not routed.done():
                 routed.set_result(None)
+        elif message.get("event") == "seen":
+            for comparison in message["comparisons"]:
+                self._report(Comparison(**comparison))
+            for trace in message["traces"]:
+                self._report(Trace(**trace))
 
     async def _reply(self, message: dict[str, Any]) -> None:
         try:

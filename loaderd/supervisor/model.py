@@ -3,36 +3,69 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import time
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from typing import Any, Protocol
 
-from loaderd.errors import LoaderdError, LoadFailed, ModelTimeout
+from loaderd.errors import InsufficientMemory, LoaderdError, LoadFailed, ModelTimeout
 from loaderd.protocol import ModelSpec
-from loaderd.reporter import ModelRuntime, OperationEnded, OperationProgress, Report, StateReport, Usage
+from loaderd.reporter import ModelRuntime, OperationProgress, Report, StateReport, Usage
 from loaderd.resources import ProcessMemory
+from loaderd.rules import Rules
 from loaderd.states import TRANSITIONS, LoadPhase, ModelState
+from loaderd.supervisor.config import DaemonConfig
 from loaderd.supervisor.model_process import ModelProcess, OnPhase
+from loaderd.supervisor.recovery import Restart, Restarts
+
+log = logging.getLogger(__name__)
 
 SAMPLE_SECONDS = 2.0
 _ROUTED = ("inputs", "outputs", "labels")  # what the door tells of a signature
 
 
 class House(Protocol):
-    """What a model needs of the daemon around it."""
+    """What a model needs of the daemon around it.
 
-    load_slots: asyncio.Semaphore
-    drain_seconds: float
+    admitted: waits for the model's turn and its memory, and holds both for the length of the block; `tell` is called
+    with what it waits for. Raises InsufficientMemory. loaded, left, died, refused: what health and telemetry follow.
+    """
+
+    config: DaemonConfig
+    rules: Rules
+    stopping: asyncio.Event
 
     def report(self, report: Report) -> None: ...
+    def admitted(
+        self,
+        spec: ModelSpec,
+        tell: Callable[[str], None],
+        *,
+        protected: frozenset[str],
+        replaces: str | None,
+    ) -> AbstractAsyncContextManager[None]: ...
     async def start_process(self, spec: ModelSpec, on_phase: OnPhase) -> ModelProcess: ...
     async def publish_routes(self) -> None: ...
     def push_routes(self) -> None: ...
     async def memory_of(self, pid: int) -> ProcessMemory | None: ...
+    async def load_peak_of(self, pid: int) -> int | None: ...
     async def gpu_bytes_of(self, pid: int) -> int | None: ...
+    def gpu_left(self, model_id: str, gpu_bytes: int) -> None: ...
+    def loaded(self, model_id: str, canary: Mapping[str, Any] | None, load_seconds: float) -> None: ...
+    def left(self, model_id: str) -> None: ...
+    def died(self, model_id: str, attempt: int, gave_up: bool) -> None: ...
+    def refused(self, model_id: str, message: str) -> None: ...
 
 
 class ManagedModel:
-    """A model version that the daemon was told of."""
+    """A model version that the daemon was told of.
+
+    recovering: its process died and another one is on its way. resident_bytes: the most that it held while it
+    served. load_seconds: of its last load.
+    """
 
     def __init__(self, model_id: str, house: House) -> None:
         self.model_id = model_id
@@ -42,85 +75,142 @@ class ManagedModel:
         self.process: ModelProcess | None = None
         self.runtime = ModelRuntime()
         self.signature: dict[str, Any] | None = None
+        self.recovering = False
+        self.resident_bytes = 0
+        self.load_seconds = 0.0
+        self.observed_at = float("-inf")
         self._house = house
         self._lock = asyncio.Lock()
+        self._moved = asyncio.Event()
         self._serving = False
-        self._burial: asyncio.Task[None] | None = None  # held: the event loop would forget the task
-        self._load_seconds = 0.0
+        self._loaded_at = 0.0
+        self._restarts = Restarts(
+            house.config.restart_pause_seconds, house.config.max_restart_pause_seconds, house.config.stable_seconds
+        )
+        self._recovery: asyncio.Task[None] | None = None
+        self._taken_over = asyncio.Event()  # somebody's load waits for the recovery's attempt: it makes no more
+        self._background: set[asyncio.Task[None]] = set()  # held: the event loop would forget them
         self._reported: dict[str, Any] = {}  # the counters as of the last usage report
+        self._measured: ModelSpec | None = None  # the spec with what the last load of it was measured at
 
-    async def load(self, spec: ModelSpec, operation_id: str | None, reason: str) -> None:
-        """Loads the model, or confirms that it is loaded; ends the operation, if there is one, either way.
+    async def load(
+        self,
+        spec: ModelSpec,
+        operation_id: str | None,
+        reason: str,
+        *,
+        protected: frozenset[str] = frozenset(),
+        replaces: str | None = None,
+    ) -> dict[str, Any]:
+        """Loads the model, or confirms that it is loaded: {"model_id", "status", "load_seconds", "private_bytes",
+        "gpu_bytes"}. A process that dies by a signal meanwhile is started again, up to max_load_attempts.
 
-        Cancelling the task ends the process and leaves the model unloaded.
+        Raises LoaderdError; then the model is in error, or unloaded as before when it did not fit. A recovery is
+        taken over: its pause ends at once, an attempt under way is joined. Cancelling the task ends the process and
+        leaves the model unloaded. protected, replaces: see scheduler.Wish.
         """
+        await self._take_over_recovery()
         async with self._lock:
             if self.state is ModelState.LOADED:
-                self._end(operation_id, result=self._load_result())
-                return
-            self.spec = spec
-            self.runtime = ModelRuntime(phase=LoadPhase.QUEUED)
-            self._move(ModelState.LOADING, reason, operation_id)
-            self._progress(operation_id, LoadPhase.QUEUED, 0.0)
-            try:
-                async with self._house.load_slots:
-                    await self._load(spec, operation_id)
-            except asyncio.CancelledError:
-                await self._abandon()
-                self._move(ModelState.UNLOADED, "the load was cancelled", operation_id)
-                raise
-            except LoaderdError as error:
-                await self._abandon()
-                self._move(ModelState.ERROR, error.message, operation_id, error=error)
-                self._end(operation_id, error=error)
-            except Exception as error:
-                failure = LoadFailed(
-                    f"{self.model_id} could not be loaded: {type(error).__name__}: {error}.", model_id=self.model_id
-                )
-                await self._abandon()
-                self._move(ModelState.ERROR, failure.message, operation_id, error=failure)
-                self._end(operation_id, error=failure)
+                return self._load_result()
+            self._taken_over.clear()
+            self._restarts.begin(tried=1)
+            result = await self._load(spec, operation_id, reason, protected=protected, replaces=replaces)
+            self._restarts.begin()
+            return result
 
-    async def unload(self, operation_id: str | None, reason: str) -> None:
-        """Finishes what is in flight, ends the process, measures what came back; ends the operation."""
+    async def unload(
+        self,
+        operation_id: str | None,
+        reason: str,
+        *,
+        ends_wish: bool = False,
+        cause: str = "",
+        drain_seconds: float | None = None,
+    ) -> dict[str, Any]:
+        """Finishes what is in flight, ends the process, measures what came back: {"model_id", "status": "unloaded",
+        "freed_bytes"}, or "not_loaded". A recovery is ended. A load under way is waited for.
+
+        ends_wish, cause: see StateReport. drain_seconds: how long what is in flight may take.
+        """
+        await self.end_recovery()
         async with self._lock:
             process = self.process
             if self.state is not ModelState.LOADED or process is None:
-                if self.state is ModelState.ERROR:
-                    self._move(ModelState.UNLOADED, reason, operation_id)
-                self._end(operation_id, result={"model_id": self.model_id, "status": "not_loaded"})
-                return
+                if self.state is ModelState.ERROR or (ends_wish and self.state is ModelState.UNLOADED):
+                    self._move(ModelState.UNLOADED, reason, operation_id, ends_wish=ends_wish, cause=cause)
+                return {"model_id": self.model_id, "status": "not_loaded"}
             self._serving = False
-            self._move(ModelState.UNLOADING, reason, operation_id)
+            self._move(ModelState.UNLOADING, reason, operation_id, cause=cause)
             await self._house.publish_routes()
-            try:
-                await asyncio.wait_for(process.drain(), self._house.drain_seconds)
-            except (TimeoutError, LoaderdError):
-                await self._sample(process)  # what did finish in time is counted
+            await self._drain(process, self._house.config.drain_seconds if drain_seconds is None else drain_seconds)
             self.report_usage()
             memory = await self._house.memory_of(process.child.pid)
             await process.end()
             freed = memory.private_bytes if memory else self.runtime.private_bytes
             self._forget()
-            self._move(ModelState.UNLOADED, reason, operation_id, freed_bytes=freed)
-            self._end(operation_id, result={"model_id": self.model_id, "status": "unloaded", "freed_bytes": freed})
+            self._house.left(self.model_id)
+            self._move(ModelState.UNLOADED, reason, operation_id, freed_bytes=freed, ends_wish=ends_wish, cause=cause)
+            return {"model_id": self.model_id, "status": "unloaded", "freed_bytes": freed}
+
+    async def _drain(self, process: ModelProcess, seconds: float) -> None:
+        """Returns when nothing is in flight any more, or the time is over; a stop of the daemon allows no more than
+        one drain from its beginning on."""
+        drain = asyncio.ensure_future(process.drain())
+        stop = asyncio.ensure_future(self._house.stopping.wait())
+        try:
+            began = time.monotonic()
+            await asyncio.wait({drain, stop}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            if not drain.done() and stop.done():
+                left = began + seconds - time.monotonic()
+                await asyncio.wait({drain}, timeout=min(left, self._house.config.drain_seconds))
+        finally:
+            stop.cancel()
+            drain.cancel()
+        with contextlib.suppress(LoaderdError, asyncio.CancelledError):
+            if drain.done():
+                drain.result()
+                return
+        await self._sample(process)  # what did finish in time is counted
+
+    def end_hung(self, why: str) -> None:
+        """Ends a loaded process that does not answer any more; it is then started again like any that died."""
+        if self.process is not None and self.state is ModelState.LOADED:
+            self.process.end_hung(why)
+
+    async def end_recovery(self) -> None:
+        """Ends the restarts of a model whose process died; returns when nothing of them runs any more."""
+        task = self._recovery
+        if task is not None and not task.done():
+            task.cancel()
+            await asyncio.wait({task})
+        self.recovering = False
+
+    async def settled(self) -> None:
+        """Returns when no load, unload or restart of the model is under way."""
+        while self.recovering or self.state in (ModelState.LOADING, ModelState.UNLOADING):
+            await self._moved.wait()
 
     async def observe(self) -> None:
-        """Measures the process' memory."""
+        """Measures the process' memory, also while it loads."""
         process = self.process
-        if process is None or self.state is not ModelState.LOADED:
+        if process is None or self.state not in (ModelState.LOADED, ModelState.LOADING):
             return
         memory = await self._house.memory_of(process.child.pid)
+        gpu_bytes = await self._house.gpu_bytes_of(process.child.pid)
         if memory is not None and self.process is process:
-            self.runtime = await self._measured(process, memory, LoadPhase.SERVING)
+            self.runtime = _measured(self.runtime, memory, gpu_bytes)
+            self.observed_at = time.monotonic()
+            if self.state is ModelState.LOADED:
+                self.resident_bytes = max(self.resident_bytes, memory.private_bytes)
 
-    async def count_usage(self) -> None:
-        """Samples the process' counters and reports what was added since the last time."""
+    async def count(self) -> dict[str, Any] | None:
+        """Samples the process' counters and reports what was added since the last time; None: no answer in time."""
         process = self.process
-        if process is None or self.state is not ModelState.LOADED:
-            return
-        if await self._sample(process):
-            self.report_usage()
+        if process is None or self.state is not ModelState.LOADED or not await self._sample(process):
+            return None
+        self.report_usage()
+        return process.counters
 
     async def _sample(self, process: ModelProcess) -> bool:
         """Takes in the process' counters; False when it does not answer (stuck in C code, stopped, dead)."""
@@ -150,11 +240,37 @@ class ManagedModel:
             )
             self._reported = dict(now)
 
+    @property
+    def in_flight(self) -> int:
+        """Requests in the process as of the last look: being computed or queued."""
+        return int(self.process.counters.get("in_flight", 0)) if self.process else 0
+
+    @property
+    def resident_seconds(self) -> float:
+        """How long it has been loaded; 0.0 when it is not."""
+        return time.monotonic() - self._loaded_at if self.state is ModelState.LOADED else 0.0
+
+    def with_measurements(self, spec: ModelSpec) -> ModelSpec:
+        """The spec with what this daemon measured of these bytes, where the registry does not know it yet."""
+        known = self._measured
+        if known is None or known.digest != spec.digest:
+            return spec
+        return replace(
+            spec,
+            peak_bytes=known.peak_bytes if spec.peak_bytes is None else spec.peak_bytes,
+            resident_bytes=known.resident_bytes if spec.resident_bytes is None else spec.resident_bytes,
+            gpu_bytes=known.gpu_bytes if spec.gpu_bytes is None else spec.gpu_bytes,
+            canary=known.canary if spec.canary is None else spec.canary,
+        )
+
     def snapshot(self) -> dict[str, Any]:
         """What `manage.py loaderd`'s status command shows; JSON values."""
         return {
             "state": self.state.value,
             "reason": self.reason,
+            "lineage": self.spec.lineage if self.spec else "",
+            "version": self.spec.version if self.spec else "",
+            "framework": self.spec.framework if self.spec else "",
             "pid": self.runtime.pid,
             "phase": self.runtime.phase,
             "private_bytes": self.runtime.private_bytes,
@@ -162,6 +278,8 @@ class ManagedModel:
             "gpu_bytes": self.runtime.gpu_bytes,
             "forked": self.process.forked if self.process else None,
             "counters": self.process.counters if self.process else None,
+            "recovering": self.recovering,
+            "load_seconds": self.load_seconds,
         }
 
     def route(self) -> dict[str, Any]:
@@ -174,15 +292,96 @@ class ManagedModel:
             "state": (ModelState.LOADED if socket else self.state).value,
             "reason": self.reason,
             "socket": socket,
+            "autoload": self._house.rules.policy_of(self.model_id).autoload,
+            "recovering": self.recovering and not socket,
             # Without the sample: the whole table is pushed at each change.
             "signature": {key: self.signature[key] for key in _ROUTED} if socket and self.signature else None,
             "max_batch_size": self.spec.max_batch_size if self.spec else 0,
             "max_queue": self.spec.max_queue if self.spec else 0,
         }
 
-    async def _load(self, spec: ModelSpec, operation_id: str | None) -> None:
+    # A load, with the model's lock held
+
+    async def _load(
+        self,
+        spec: ModelSpec,
+        operation_id: str | None,
+        reason: str,
+        *,
+        cause: str = "",
+        protected: frozenset[str] = frozenset(),
+        replaces: str | None = None,
+    ) -> dict[str, Any]:
+        spec = self.spec = self.with_measurements(spec)
+        self.runtime = ModelRuntime(phase=LoadPhase.QUEUED)
+        self._move(ModelState.LOADING, reason, operation_id, cause=cause)
+        self._progress(operation_id, LoadPhase.QUEUED, 0.0)
+
+        def tell(waits_for: str) -> None:
+            self._wait(f"{reason}; {waits_for}", operation_id)
+
+        try:
+            while True:
+                try:
+                    async with self._house.admitted(spec, tell, protected=protected, replaces=replaces):
+                        try:
+                            return await self._load_once(spec, operation_id)
+                        except BaseException:
+                            await self._abandon()  # what it was admitted for is held until its process is gone
+                            raise
+                except LoaderdError as error:
+                    restart = self._restart_after(error)
+                    if restart is None:
+                        raise
+                    await self._pause(error, restart, operation_id)
+        except asyncio.CancelledError:
+            self._forget()
+            self.recovering = False
+            self._move(ModelState.UNLOADED, "the load was cancelled", operation_id)
+            raise
+        except Exception as unexpected:
+            failure = self._failure(unexpected)
+            self._forget()
+            self.recovering = False
+            # One that did not fit is no broken model: it is unloaded as before, and nothing was touched.
+            state = ModelState.UNLOADED if isinstance(failure, InsufficientMemory) else ModelState.ERROR
+            self._move(state, failure.message, operation_id, error=failure)
+            if failure is unexpected:
+                raise
+            raise failure from unexpected
+
+    def _failure(self, error: Exception) -> LoaderdError:
+        if isinstance(error, LoaderdError):
+            return error
+        log.error("%s could not be loaded", self.model_id, exc_info=error)
+        return LoadFailed(
+            f"{self.model_id} could not be loaded: {type(error).__name__}: {error}.", model_id=self.model_id
+        )
+
+    def _restart_after(self, error: LoaderdError) -> Restart | None:
+        """The next attempt when the process died by a signal while loading: anything else would only repeat itself."""
+        if error.facts.get("exit_signal") is None or self._taken_over.is_set() or self._house.stopping.is_set():
+            return None
+        restart = self._restarts.died(0.0, self._house.rules.max_load_attempts)
+        if restart is None:
+            attempts = self._restarts.tried + self._restarts.restarts
+            error.message += f" It was tried {attempts} times in a row." if attempts > 1 else ""
+        elif self.recovering:
+            self._house.died(self.model_id, restart.attempt, gave_up=False)
+        return restart
+
+    async def _pause(self, error: LoaderdError, restart: Restart, operation_id: str | None) -> None:
+        """The backoff between two attempts of one load. Raises `error` when somebody's load takes over meanwhile."""
+        again = _sentence(restart, self._house.rules.max_load_attempts)
+        self._wait(f"{error.message} {again[0].upper()}{again[1:]}.", operation_id)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(restart.pause_seconds):
+                await self._taken_over.wait()
+            raise error
+
+    async def _load_once(self, spec: ModelSpec, operation_id: str | None) -> dict[str, Any]:
         def on_phase(phase: LoadPhase, progress: float) -> None:
-            self.runtime = ModelRuntime(self.runtime.pid, self.runtime.started_at, phase)
+            self.runtime = replace(self.runtime, phase=phase)
             self._progress(operation_id, phase, progress)
 
         on_phase(LoadPhase.STARTING, 0.0)
@@ -204,58 +403,128 @@ class ManagedModel:
                 phase=self.runtime.phase,
                 log_tail=tail,
             ) from None
-        memory = await self._house.memory_of(process.child.pid)
-        self.runtime = await self._measured(process, memory, LoadPhase.SERVING)
+        peak_bytes = await self._house.load_peak_of(process.child.pid)
+        self.runtime = replace(self.runtime, phase=LoadPhase.SERVING)
+        await self.observe()
+        canary = ready.get("canary") or {}
+        self._keep_measurements(spec, peak_bytes, canary.get("recorded"))
         self.signature = ready["signature"]
-        self._load_seconds = time.monotonic() - began
+        self.load_seconds = time.monotonic() - began
         self._reported = {}
         process.child.exited.add_done_callback(lambda _: self._on_death(process))
         self._serving = True  # the door opens first: `loaded` is published after it is true
         await self._house.publish_routes()
         if not process.child.is_alive:
             raise process.death(process.child.exited.result())
+        self._loaded_at = time.monotonic()
+        self.recovering = False
         self._move(
             ModelState.LOADED,
             "answers its warm-up",
             operation_id,
-            load_seconds=self._load_seconds,
+            load_seconds=self.load_seconds,
             phase_seconds={"starting": starting_seconds, **ready.get("phase_seconds", {})},
             signature=self.signature,
+            peak_bytes=peak_bytes,
+            canary=canary.get("recorded"),
         )
-        self._end(operation_id, result=self._load_result())
+        self._house.loaded(self.model_id, canary or None, self.load_seconds)
+        return self._load_result()
+
+    def _keep_measurements(
+        self, spec: ModelSpec, peak_bytes: int | None, recorded_canary: dict[str, Any] | None
+    ) -> None:
+        """What the next load of these bytes is admitted and checked by, should it come before the registry knows it."""
+        if self._measured is None or self._measured.digest != spec.digest:
+            self.resident_bytes = 0
+        self.resident_bytes = max(self.resident_bytes, spec.resident_bytes or 0, self.runtime.private_bytes or 0)
+        self._measured = replace(
+            spec,
+            peak_bytes=spec.peak_bytes if peak_bytes is None else peak_bytes,
+            resident_bytes=self.resident_bytes,
+            gpu_bytes=spec.gpu_bytes if self.runtime.gpu_bytes is None else self.runtime.gpu_bytes,
+            canary=spec.canary if recorded_canary is None else recorded_canary,
+        )
+
+    # Death and recovery
 
     def _on_death(self, process: ModelProcess) -> None:
-        """The process ended without being told to: nobody else is affected, and the reason is kept."""
+        """The process ended without being told to: nobody else is affected, the reason is kept, and it is started
+        again unless it keeps dying."""
         if self.process is not process or self.state is not ModelState.LOADED:
             return
         self.report_usage()
-        error = process.death(process.child.exited.result())
+        attempts = self._house.rules.max_load_attempts
+        lived = time.monotonic() - self._loaded_at
+        restart = None if self._house.stopping.is_set() else self._restarts.died(lived, attempts)
+        if restart is not None:
+            then = f"{_sentence(restart, attempts)}."
+        else:
+            then = (
+                f"it was started again {self._restarts.restarts} times in a row, so it is left alone now; read the end "
+                "of its log in the details, mend the cause, then load it again."
+            )
+        error = process.death(process.child.exited.result(), then)
         self._forget()
-        self._move(ModelState.ERROR, error.message, None, error=error)
-        self._burial = asyncio.ensure_future(self._bury(process))
+        self._house.left(self.model_id)
+        self.recovering = restart is not None
+        cause = "hung" if process.hung else "crashed"
+        self._move(ModelState.ERROR, error.message, None, error=error, cause=cause)
+        self._house.died(self.model_id, restart.attempt if restart else self._restarts.restarts, restart is None)
+        self._in_background(self._bury(process))
+        if restart is not None and self.spec is not None:
+            self._taken_over.clear()
+            self._recovery = self._in_background(self._recover(self.spec, restart))
+
+    async def _recover(self, spec: ModelSpec, restart: Restart) -> None:
+        """Loads the model again after the pause. Its failure is reported as the model's state."""
+        try:
+            await asyncio.sleep(restart.pause_seconds)
+            async with self._lock:
+                reason = f"its process died; attempt {restart.attempt} of {self._house.rules.max_load_attempts}"
+                await self._load(spec, None, reason, cause="restarting")
+        except LoaderdError as error:
+            log.error("%s could not be started again: %s", self.model_id, error)
+            if isinstance(error, InsufficientMemory):
+                self._house.refused(self.model_id, error.message)
+            else:
+                self._house.died(self.model_id, self._restarts.restarts, gave_up=True)
+        finally:
+            self.recovering = False
+
+    async def _take_over_recovery(self) -> None:
+        if not self.recovering:
+            return
+        if self._lock.locked():  # its attempt is under way: the caller waits for it on the lock
+            self._taken_over.set()
+        else:
+            await self.end_recovery()
 
     async def _bury(self, process: ModelProcess) -> None:
         await self._house.publish_routes()
         await process.end()
 
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+        return task
+
+    async def close(self) -> None:
+        """Returns when nothing of the model runs in the background any more; called last, when it is unloaded."""
+        await self.end_recovery()
+        await asyncio.gather(*self._background, return_exceptions=True)
+
+    # What is told
+
     def _load_result(self) -> dict[str, Any]:
         return {
             "model_id": self.model_id,
             "status": "loaded",
-            "load_seconds": self._load_seconds,
+            "load_seconds": self.load_seconds,
             "private_bytes": self.runtime.private_bytes,
             "gpu_bytes": self.runtime.gpu_bytes,
         }
-
-    async def _measured(self, process: ModelProcess, memory: ProcessMemory | None, phase: LoadPhase) -> ModelRuntime:
-        return ModelRuntime(
-            pid=process.child.pid,
-            started_at=self.runtime.started_at,
-            phase=phase,
-            private_bytes=memory.private_bytes if memory else None,
-            pss_bytes=memory.pss_bytes if memory else None,
-            gpu_bytes=await self._house.gpu_bytes_of(process.child.pid),
-        )
 
     async def _abandon(self) -> None:
         """Ends the process of a load that came to nothing."""
@@ -265,10 +534,19 @@ class ManagedModel:
         self._forget()
 
     def _forget(self) -> None:
+        if self.runtime.gpu_bytes:
+            self._house.gpu_left(self.model_id, self.runtime.gpu_bytes)
         self._serving = False
         self.process = None
         self.signature = None
         self.runtime = ModelRuntime()
+
+    def _wait(self, reason: str, operation_id: str | None) -> None:
+        """Says what a load waits for; the state stays what it is."""
+        self.reason = reason
+        self.runtime = ModelRuntime(phase=LoadPhase.QUEUED)
+        self._report_state(operation_id)
+        self._progress(operation_id, LoadPhase.QUEUED, 0.0)
 
     def _move(
         self,
@@ -280,31 +558,36 @@ class ManagedModel:
         **facts: Any,
     ) -> None:
         """The one function that changes the state, and says so."""
-        if state not in TRANSITIONS[self.state]:
+        if state is not self.state and state not in TRANSITIONS[self.state]:
             raise RuntimeError(f"{self.model_id} cannot go from {self.state} to {state}")
         self.state, self.reason = state, reason
+        self._report_state(operation_id, error=error.to_message() if error else None, **facts)
+        self._house.push_routes()
+        self._moved.set()
+        self._moved = asyncio.Event()
+
+    def _report_state(self, operation_id: str | None, **facts: Any) -> None:
         self._house.report(
             StateReport(
                 model_id=self.model_id,
-                state=state,
-                reason=reason,
+                state=self.state,
+                reason=self.reason,
                 at=time.time(),
                 operation_id=operation_id,
                 digest=self.spec.digest if self.spec else None,
                 runtime=self.runtime,
-                error=error.to_message() if error else None,
                 **facts,
             )
         )
-        self._house.push_routes()
 
     def _progress(self, operation_id: str | None, phase: LoadPhase, progress: float) -> None:
         if operation_id is not None:
             self._house.report(OperationProgress(operation_id, self.model_id, phase, progress, time.time()))
 
-    def _end(
-        self, operation_id: str | None, *, result: dict[str, Any] | None = None, error: LoaderdError | None = None
-    ) -> None:
-        if operation_id is not None:
-            message = error.to_message() if error else None
-            self._house.report(OperationEnded(operation_id, time.time(), result, message))
+
+def _sentence(restart: Restart, attempts: int) -> str:
+    return f"it is started again in {restart.pause_seconds:.1f} s, attempt {restart.attempt} of {attempts}"
+
+
+def _measured(runtime: ModelRuntime, memory: ProcessMemory, gpu_bytes: int | None) -> ModelRuntime:
+    return replace(runtime, private_bytes=memory.private_bytes, pss_bytes=memory.pss_bytes, gpu_bytes=gpu_bytes)

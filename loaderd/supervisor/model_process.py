@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import os
 import secrets
+import signal
 import socket
 import sys
 from collections.abc import Callable
@@ -51,7 +52,8 @@ class ModelProcess:
         self.ready: asyncio.Future[dict[str, Any]] = loop.create_future()
         self._reader, self._writer = streams
         self._on_phase = on_phase
-        self._stats: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self.hung = ""  # why it was judged to hang, when that ended it
+        self._asked: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._drained: asyncio.Future[None] = loop.create_future()
         self._ids = itertools.count(1)
         self._reading = loop.create_task(self._read())
@@ -60,13 +62,21 @@ class ModelProcess:
 
     async def sample(self) -> dict[str, Any]:
         """The process' cumulative counters now. Raises ModelProcessDied."""
+        return dict((await self._ask("stats"))["counters"])
+
+    async def canary(self) -> dict[str, Any]:
+        """Has the model answer its canary in its turn: {"ok", "seconds", "reason"}. Raises ModelProcessDied."""
+        answer = await self._ask("canary")
+        return {key: answer.get(key) for key in ("ok", "seconds", "reason")}
+
+    async def _ask(self, command: str) -> dict[str, Any]:
         number = next(self._ids)
-        answer = self._stats[number] = asyncio.get_running_loop().create_future()
+        answer = self._asked[number] = asyncio.get_running_loop().create_future()
         try:
-            self._send({"command": "stats", "id": number})
+            self._send({"command": command, "id": number})
             return await answer
         finally:
-            self._stats.pop(number, None)
+            self._asked.pop(number, None)
 
     async def drain(self) -> None:
         """Returns when nothing is in flight any more and the last counters are in. Raises ModelProcessDied."""
@@ -92,15 +102,24 @@ class ModelProcess:
             return ""
         return "\n".join(lines[-LOG_TAIL_LINES:])
 
-    def death(self, ended: Exit) -> ModelProcessDied:
-        """The error that a dead process' model gets."""
+    def end_hung(self, why: str) -> None:
+        """Kills a process that does not answer any more; `death` then says why."""
+        self.hung = why
+        self.child.signal(signal.SIGKILL)
+
+    def death(
+        self, ended: Exit, then: str = "read the end of its log in the details, then load it again."
+    ) -> ModelProcessDied:
+        """The error that a dead process' model gets. then: what happens or is to be done next."""
+        end = f"hung ({self.hung}), so it was ended" if self.hung else ended.prose
         return ModelProcessDied(
-            f"The process of {self.spec.model_id} (pid {self.child.pid}) {ended.prose}; read the end of its log in "
-            "the details, then load it again.",
+            f"The process of {self.spec.model_id} (pid {self.child.pid}) {end}; {then}",
             model_id=self.spec.model_id,
             pid=self.child.pid,
             exit_status=ended.status,
             exit_signal=ended.signal,
+            out_of_memory=ended.out_of_memory,
+            hung=bool(self.hung),
             log_tail=self.log_tail(),
         )
 
@@ -125,11 +144,12 @@ class ModelProcess:
                 error.facts.setdefault("model_id", self.spec.model_id)
                 error.facts["log_tail"] = self.log_tail()
                 self._fail(self.ready, error)
-            case "stats":
-                self.counters = message["counters"]
-                waiting = self._stats.get(message["id"])
+            case "stats" | "canary" as kind:
+                if kind == "stats":
+                    self.counters = message["counters"]
+                waiting = self._asked.get(message["id"])
                 if waiting is not None and not waiting.done():
-                    waiting.set_result(self.counters)
+                    waiting.set_result(message)
             case "drained":
                 self.counters = message["counters"]
                 if not self._drained.done():
@@ -148,7 +168,7 @@ class ModelProcess:
                 "read the end of its log in the details.",
                 **error.facts,
             )
-        waiters: list[asyncio.Future[Any]] = [self.ready, self._drained, *self._stats.values()]
+        waiters: list[asyncio.Future[Any]] = [self.ready, self._drained, *self._asked.values()]
         for waiting in waiters:
             self._fail(waiting, error)
 

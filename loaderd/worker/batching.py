@@ -17,12 +17,26 @@ from loaderd.errors import LoaderdError
 Arrays = dict[str, np.ndarray]
 
 
+@dataclass(slots=True)
+class Timings:
+    """Where the time of a traced request went: compute_seconds in the calls that it was part of, of which the largest
+    had batch_items."""
+
+    compute_seconds: float = 0.0
+    batch_items: int = 0
+
+    def called(self, seconds: float, batch_items: int) -> None:
+        self.compute_seconds += seconds
+        self.batch_items = max(self.batch_items, batch_items)
+
+
 @dataclass(slots=True, eq=False)
 class Job:
     """One request on its way through the model.
 
-    arrived_at: of the monotonic clock. origin: whom to answer, for the door. abandoned: nobody waits any
-    more. taken_items: how many items went into calls so far; parts: what came back.
+    arrived_at, started_at: of the monotonic clock; started_at is when its first call began, None before. origin: whom
+    to answer, for the door. abandoned: nobody waits any more. taken_items: how many items went into calls so far;
+    parts: what came back. timings: None unless the request is traced.
     """
 
     inputs: Arrays
@@ -30,6 +44,8 @@ class Job:
     arrived_at: float
     render: Callable[[Arrays], Any]
     origin: Any = None
+    started_at: float | None = None
+    timings: Timings | None = None
     abandoned: bool = False
     taken_items: int = 0
     parts: list[Arrays] = field(default_factory=list)

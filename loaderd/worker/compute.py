@@ -10,49 +10,51 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from queue import Empty, SimpleQueue
-
-import numpy as np
 
 from loaderd.errors import LoaderdError, PredictionFailed
 from loaderd.frameworks.base import LoadedModel
-from loaderd.oip import datatypes
+from loaderd.protocol import ModelSpec
 from loaderd.worker.batching import Arrays, Job, Slice, choose, handed_out, joined
+from loaderd.worker.call import call, describe
 from loaderd.worker.failures import FailureLog
+from loaderd.worker.faults import is_device_lost, is_out_of_memory
 
 log = logging.getLogger(__name__)
 
-
-def describe(error: BaseException) -> str:
-    """The exception's class and its text, shortened."""
-    text = str(error)
-    return f"{type(error).__name__}: {text[:1000]}" if text else type(error).__name__
+Ask = Callable[[], BaseException | None]
+"""Uses the model between two calls; returns what the model raised, if it did."""
 
 
 class ComputeThread:
     """Runs `load()` once, then the jobs that are submitted until `end()`.
 
-    on_loaded(model, None) or on_loaded(None, error) and on_done(jobs, batches, compute_seconds) are called on
-    this thread; the caller hands them over to its own.
+    on_loaded(model, None) or on_loaded(None, error), on_done(jobs, batches, compute_seconds) and, once and at the very
+    end, on_device_lost(error) are called on this thread; the caller hands them over to its own.
     """
 
     def __init__(
         self,
-        model_id: str,
-        max_batch_items: int,
+        spec: ModelSpec,
         load: Callable[[], LoadedModel],
         on_loaded: Callable[[LoadedModel | None, BaseException | None], None],
         on_done: Callable[[list[Job], int, float], None],
+        on_device_lost: Callable[[BaseException], None],
     ) -> None:
-        self._model_id = model_id
-        self._max_batch_items = max(1, max_batch_items)
+        self._model_id = spec.model_id
+        self._memory_limit_bytes = spec.memory_limit_bytes
+        self._max_batch_items = max(1, spec.max_batch_size)
         self._load = load
         self._on_loaded = on_loaded
         self._on_done = on_done
-        self._arrived: SimpleQueue[Job | None] = SimpleQueue()  # None: the end
+        self._on_device_lost = on_device_lost
+        self._arrived: SimpleQueue[Job | Ask | None] = SimpleQueue()  # None: the end
         self._waiting: deque[Job] = deque()
+        self._asked: deque[Ask] = deque()
         self._batches = 0
+        self._busy_since: float | None = None  # read by another thread: one assignment, no lock
+        self._device_lost: BaseException | None = None
         self._failures = FailureLog()
         self._on_ended: Callable[[], object] | None = None
         self._thread = threading.Thread(target=self._run, name="compute", daemon=True)
@@ -62,6 +64,10 @@ class ComputeThread:
 
     def submit(self, job: Job) -> None:
         self._arrived.put(job)
+
+    def ask(self, ask: Ask) -> None:
+        """Has it run between two calls, before the jobs that wait: that many wait is no sign of sickness."""
+        self._arrived.put(ask)
 
     def end(self, on_ended: Callable[[], object]) -> None:
         """Has the model unloaded, once all jobs are answered or abandoned; on_ended is called on this thread."""
@@ -73,6 +79,12 @@ class ComputeThread:
         """Jobs that wait for a call; a snapshot."""
         return self._arrived.qsize() + len(self._waiting)
 
+    @property
+    def busy_seconds(self) -> float:
+        """The age of the model call that runs now, 0.0 between calls. True also while this thread is stuck in one."""
+        since = self._busy_since
+        return 0.0 if since is None else time.perf_counter() - since
+
     def _run(self) -> None:
         try:
             model = self._load()
@@ -80,23 +92,40 @@ class ComputeThread:
             self._on_loaded(None, error)
             return
         self._on_loaded(model, None)
-        while self._gather():
+        go_on = True
+        while go_on and self._device_lost is None:
+            go_on = self._gather()
+            self._answer_asked()
             if any(job.abandoned for job in self._waiting):
                 self._waiting = deque(job for job in self._waiting if not job.abandoned)
-            if self._waiting:
+            if self._waiting and go_on and self._device_lost is None:
                 self._compute(model, choose(self._waiting, self._max_batch_items))
-        self._unload(model)
+        if self._device_lost is not None:
+            self._on_device_lost(self._device_lost)
+        else:
+            self._unload(model)
 
     def _gather(self) -> bool:
         """Takes all that arrived; waits only when there is nothing to do. False at the end."""
         try:
             while True:
-                job = self._arrived.get(block=not self._waiting)
-                if job is None:
+                arrived = self._arrived.get(block=not (self._waiting or self._asked))
+                if arrived is None:
                     return False
-                self._waiting.append(job)
+                if isinstance(arrived, Job):
+                    self._waiting.append(arrived)
+                else:
+                    self._asked.append(arrived)
         except Empty:
             return True
+
+    def _answer_asked(self) -> None:
+        while self._asked:
+            self._busy_since = time.perf_counter()
+            error = self._asked.popleft()()
+            self._busy_since = None
+            if error is not None and is_device_lost(error):
+                self._device_lost = error
 
     def _unload(self, model: LoadedModel) -> None:
         try:
@@ -108,16 +137,26 @@ class ComputeThread:
 
     def _compute(self, model: LoadedModel, slices: list[Slice]) -> None:
         started_at = time.perf_counter()
+        traced = []
+        for part in slices:
+            if part.job.started_at is None:
+                part.job.started_at = started_at
+            if part.job.timings is not None:
+                traced.append(part.job.timings)
         self._batches = 0
         try:
             handed_out(slices, self._predict(model, slices))
         except BaseException as error:
-            if len(slices) == 1:
-                self._fail(slices[0].job, error)
+            if len(slices) == 1 or is_device_lost(error):
+                for part in slices:
+                    self._fail(part.job, error)
             else:
                 self._compute_alone(model, slices)
+        seconds = time.perf_counter() - started_at
+        for timings in traced:
+            timings.called(seconds, sum(part.items for part in slices))
         finished = [part.job for part in slices if part.job.outputs is not None or part.job.error is not None]
-        self._on_done(finished, self._batches, time.perf_counter() - started_at)
+        self._on_done(finished, self._batches, seconds)
 
     def _compute_alone(self, model: LoadedModel, slices: list[Slice]) -> None:
         """Predicts each slice by itself, so that only the one at fault fails."""
@@ -129,23 +168,12 @@ class ComputeThread:
 
     def _predict(self, model: LoadedModel, slices: list[Slice]) -> Arrays:
         self._batches += 1
-        outputs = model.predict(joined(slices))
-        return self._checked(model, outputs, sum(part.items for part in slices))
-
-    def _checked(self, model: LoadedModel, outputs: Mapping[str, np.ndarray], items: int) -> Arrays:
-        """The outputs that the signature promises, in its datatypes; raises PredictionFailed when one is amiss."""
-        checked = {}
-        for spec in model.signature.outputs:
-            if spec.name not in outputs:
-                raise PredictionFailed(f'{self._model_id} gave no output "{spec.name}", which its signature promises.')
-            array = datatypes.as_datatype(outputs[spec.name], spec.datatype)
-            if len(array) != items:
-                raise PredictionFailed(
-                    f'{self._model_id} gave {len(array)} rows of "{spec.name}" for {items} items; '
-                    "its framework must answer each item with one row."
-                )
-            checked[spec.name] = array
-        return checked
+        inputs = joined(slices)
+        self._busy_since = time.perf_counter()
+        try:
+            return call(self._model_id, model, inputs)
+        finally:
+            self._busy_since = None
 
     def _fail(self, job: Job, error: BaseException) -> None:
         if job.remaining_items:
@@ -154,7 +182,15 @@ class ComputeThread:
             job.error = error
             return
         self._failures.note(error)
-        job.error = PredictionFailed(
-            f"{self._model_id} failed to predict: {describe(error)} (the model's log has the traceback).",
-            model_id=self._model_id,
+        if is_device_lost(error):
+            self._device_lost = error
+        job.error = PredictionFailed(self._sentence(error), model_id=self._model_id)
+
+    def _sentence(self, error: BaseException) -> str:
+        if not is_out_of_memory(error):
+            return f"{self._model_id} failed to predict: {describe(error)} (the model's log has the traceback)."
+        limit = self._memory_limit_bytes
+        return (
+            f"{self._model_id} ran out of memory while it predicted ({describe(error)}); send fewer items at once, or "
+            + ("unload another model." if limit is None else f"raise its memory_limit_mb ({limit / 2**20:g}).")
         )

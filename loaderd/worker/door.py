@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import logging
 import time
@@ -17,11 +18,15 @@ from loaderd.oip import request as oip_request
 from loaderd.oip import response as oip_response
 from loaderd.protocol import ModelSpec
 from loaderd.worker import simple
-from loaderd.worker.batching import Arrays, Job
-from loaderd.worker.compute import ComputeThread, describe
+from loaderd.worker.batching import Arrays, Job, Timings
+from loaderd.worker.call import describe
+from loaderd.worker.compute import ComputeThread
 from loaderd.worker.counters import Counters
 
 log = logging.getLogger(__name__)
+
+# How long a connection may stay open when all is answered: the rest of large requests still comes meanwhile.
+LEAVE_SECONDS = 1.0
 
 Rendered = tuple[bytes, oip_response.Chunks]
 """The head and the body of an answer."""
@@ -40,6 +45,8 @@ class Door:
         self._draining = False
         self._idle = asyncio.Event()
         self._idle.set()
+        self._deserted = asyncio.Event()  # set while there is no connection
+        self._deserted.set()
 
     async def open(self, path: str) -> None:
         """Listens at `path`; connections succeed once this returns."""
@@ -47,23 +54,37 @@ class Door:
         await asyncio.get_running_loop().create_unix_server(self._connection, sock=listener, backlog=256)
 
     def counters(self) -> dict[str, Any]:
-        return self._counters.to_message(in_flight=self._in_flight, queued=self._compute.queued)
+        return self._counters.to_message(self._in_flight, self._compute.queued, self._compute.busy_seconds)
 
     async def drain(self) -> None:
-        """Refuses new requests; returns when all accepted ones are answered and their bytes are sent."""
+        """Refuses new requests; returns when all accepted ones are answered and their bytes are sent.
+
+        What was on its way when the route was taken from the gateway is refused when it has come, so that the gateway
+        asks elsewhere: it closes its connection when nothing is left, which is waited for, within a bound.
+        """
         self._draining = True
         await self._idle.wait()
+        await self.flush()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LEAVE_SECONDS):
+                await self._deserted.wait()
+
+    async def flush(self) -> None:
+        """Returns when the bytes of all answers given so far are sent."""
         for connection in list(self._jobs):
             await connection.flush()
 
     def _connection(self) -> wire.Connection:
         connection = wire.Connection(self._on_message, self._on_lost)
         self._jobs[connection] = {}
+        self._deserted.clear()
         return connection
 
     def _on_lost(self, connection: wire.Connection) -> None:
         for job in self._jobs.pop(connection).values():
             self._abandon(job)
+        if not self._jobs:
+            self._deserted.set()
 
     def _abandon(self, job: Job) -> None:
         """Nobody waits any more: it is not computed if it can be helped, and not waited for."""
@@ -80,10 +101,17 @@ class Door:
             self._cancel(connection, message)
             return
         try:
-            self._admit()
+            queued = self._admit()
             job = self._job(message)
         except LoaderdError as error:
             self._send_error(connection, message.request_id, error)
+            return
+        except MemoryError:
+            refused: LoaderdError = Overloaded(
+                f"{self._spec.model_id} has no memory left to read the request; send fewer items at once.",
+                model_id=self._spec.model_id,
+            )
+            self._send_error(connection, message.request_id, refused)
             return
         except Exception as error:  # a mistake in the codec must not end the connection of all others
             log.exception("a request could not be read")
@@ -94,6 +122,7 @@ class Door:
         self._jobs[connection][message.request_id] = job
         self._in_flight += 1
         self._idle.clear()
+        self._counters.accepted(self._in_flight, queued)
         self._compute.submit(job)
 
     def _cancel(self, connection: wire.Connection, message: wire.Message) -> None:
@@ -104,7 +133,8 @@ class Door:
         if message.head == b"timeout":
             self._answered(job, "no answer in time")
 
-    def _admit(self) -> None:
+    def _admit(self) -> int:
+        """How many requests will wait with this one; raises when it may not come in."""
         if self._draining:
             raise ModelNotLoaded(
                 f"{self._spec.model_id} is being unloaded and takes no new predictions; load it again to use it.",
@@ -117,6 +147,7 @@ class Door:
                 model_id=self._spec.model_id,
                 queued=queued,
             )
+        return queued + (self._compute.busy_seconds > 0.0)
 
     def _job(self, message: wire.Message) -> Job:
         arrived_at = time.perf_counter()
@@ -124,11 +155,12 @@ class Door:
             head = orjson.loads(message.head)
             asked = oip_request.parse(message.body, head.get("header_bytes"), self._signature)
             render = functools.partial(self._render_infer, asked, head["name"])
-            return Job(asked.inputs, asked.items, arrived_at, render)
+            return Job(asked.inputs, asked.items, arrived_at, render, timings=_timings(head))
         if message.kind == wire.Kind.PREDICT:
             inputs = simple.parse(message.body, self._signature)
             items = len(next(iter(inputs.values())))
-            return Job(inputs, items, arrived_at, functools.partial(self._render_simple, arrived_at))
+            timings = _timings(orjson.loads(message.head)) if message.head else None
+            return Job(inputs, items, arrived_at, functools.partial(self._render_simple, arrived_at), timings=timings)
         raise InvalidInput(f"A message of kind {message.kind} is no request.")
 
     def _render_infer(self, asked: oip_request.InferRequest, name: str, outputs: Arrays) -> Rendered:
@@ -163,9 +195,11 @@ class Door:
         except LoaderdError as error:
             if not isinstance(error, InvalidInput):
                 self._answered(job, error.message)
-            self._send_error(connection, request_id, error)
+            self._send_error(connection, request_id, error, b"" if job.timings is None else _traced_head(job))
         else:
             self._answered(job)
+            if job.timings is not None:
+                head = _traced_head(job, header_bytes=int(head) if head else None)
             connection.send(request_id, wire.Kind.ANSWER, head, *chunks)
 
     def _rendered(self, job: Job, outputs: Arrays) -> Rendered:
@@ -183,7 +217,26 @@ class Door:
         return rendered
 
     def _answered(self, job: Job, error: str = "") -> None:
-        self._counters.answered(job.items, time.perf_counter() - job.arrived_at, error)
+        now = time.perf_counter()
+        queued_until = now if job.started_at is None else job.started_at
+        self._counters.answered(job.items, now - job.arrived_at, queued_until - job.arrived_at, error)
 
-    def _send_error(self, connection: wire.Connection, request_id: int, error: LoaderdError) -> None:
-        connection.send(request_id, wire.Kind.ERROR, b"", orjson.dumps(error.to_message(), default=str))
+    def _send_error(self, connection: wire.Connection, request_id: int, error: LoaderdError, head: bytes = b"") -> None:
+        connection.send(request_id, wire.Kind.ERROR, head, orjson.dumps(error.to_message(), default=str))
+
+
+def _timings(head: dict[str, Any]) -> Timings | None:
+    return Timings() if head.get("trace") else None
+
+
+def _traced_head(job: Job, **fields: Any) -> bytes:
+    """The head of a traced request's answer (loaderd.wire)."""
+    assert job.timings is not None
+    assert job.started_at is not None
+    trace = {
+        "queue_seconds": job.started_at - job.arrived_at,
+        "compute_seconds": job.timings.compute_seconds,
+        "items": job.items,
+        "batch_items": job.timings.batch_items,
+    }
+    return orjson.dumps({**fields, "trace": trace})

@@ -6,6 +6,8 @@ The zygote imports this module before it forks, so that a load does not pay for 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import logging
 import os
 import signal
@@ -24,26 +26,32 @@ from loaderd.worker.channel import Channel
 from loaderd.worker.compute import ComputeThread
 from loaderd.worker.door import Door
 from loaderd.worker.load import Load
+from loaderd.worker.memory_limit import limit_memory
 
 log = logging.getLogger(__name__)
 
 EXIT_LOAD_FAILED = 3
+EXIT_DEVICE_LOST = 4
 # The compute thread may hold the interpreter for this long before the event loop gets its turn.
 _SWITCH_SECONDS = 0.001
 # What a model gives back when it is unloaded may take this long; then the process is reported as drained anyway.
 _UNLOAD_SECONDS = 2.0
+_FLUSH_SECONDS = 1.0
 
 
 def run(channel: socket.socket, spec: ModelSpec, data_socket_path: str, framework: Framework) -> NoReturn:
     """Loads the model and serves it until the supervisor is gone or ends the process. Never returns.
 
-    Exits with status 3 after a failed load, whose reason went over the channel.
+    Exits with status 3 after a failed load, whose reason went over the channel, and with status 4 after an error of
+    the GPU from which only a new process recovers.
     """
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", force=True
     )
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the supervisor decides
     sys.setswitchinterval(_SWITCH_SECONDS)
+    if spec.memory_limit_bytes is not None:
+        limit_memory(spec.memory_limit_bytes)
     channel.setblocking(False)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         status = runner.run(_live(channel, spec, data_socket_path, framework))
@@ -76,7 +84,19 @@ async def _live(sock: socket.socket, spec: ModelSpec, data_socket_path: str, fra
         assert door is not None
         loop.call_soon_threadsafe(door.finish, jobs, batches, compute_seconds)
 
-    compute = ComputeThread(spec.model_id, spec.max_batch_size, load.run, on_loaded, on_done)
+    leaving: list[asyncio.Task[None]] = []  # held: the event loop would forget the task
+
+    def on_device_lost(error: BaseException) -> None:
+        loop.call_soon_threadsafe(lambda: leaving.append(loop.create_task(_leave(spec, door, error))))
+
+    def check(number: object) -> BaseException | None:
+        assert load.canary is not None
+        result = load.canary.check()
+        message = {"event": "canary", "id": number, **result.to_message()}
+        loop.call_soon_threadsafe(channel.send, message)
+        return result.fault
+
+    compute = ComputeThread(spec, load.run, on_loaded, on_done, on_device_lost)
     draining: asyncio.Task[None] | None = None
     next_command = asyncio.ensure_future(channel.receive())  # ends the process when the supervisor goes
     try:
@@ -97,6 +117,8 @@ async def _live(sock: socket.socket, spec: ModelSpec, data_socket_path: str, fra
         next_command = asyncio.ensure_future(channel.receive())
         if command.get("command") == "stats":
             channel.send({"event": "stats", "id": command.get("id"), "counters": door.counters()})
+        elif command.get("command") == "canary" and draining is None:
+            compute.ask(functools.partial(check, command.get("id")))
         elif command.get("command") == "drain" and draining is None:
             draining = asyncio.create_task(_drain(door, compute, channel))
 
@@ -107,6 +129,16 @@ class _Raised(Exception):
     def __init__(self, error: BaseException) -> None:
         super().__init__(str(error))
         self.error = error
+
+
+async def _leave(spec: ModelSpec, door: Door | None, error: BaseException) -> None:
+    """Ends the process once the answers given so far are sent: on a lost GPU every further call would fail."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_FLUSH_SECONDS):
+            if door is not None:
+                await door.flush()
+    log.error("the GPU of %s is lost to its process, which ends so that a new one can begin: %s", spec.model_id, error)
+    _exit(EXIT_DEVICE_LOST)
 
 
 async def _drain(door: Door, compute: ComputeThread, channel: Channel) -> None:
@@ -122,4 +154,9 @@ async def _drain(door: Door, compute: ComputeThread, channel: Channel) -> None:
 
 
 def _ready(load: Load) -> dict[str, Any]:
-    return {"event": "ready", "signature": load.signature, "phase_seconds": load.phase_seconds}
+    return {
+        "event": "ready",
+        "signature": load.signature,
+        "phase_seconds": load.phase_seconds,
+        "canary": load.checked,
+    }

@@ -146,7 +146,7 @@ def _text_value(element: Any) -> Any:
 def sample(inputs: Mapping[str, np.ndarray], signature: Signature) -> dict[str, Any]:
     """The request in plain form that stands for these arrays, as JSON values."""
     columns = [
-        [datatypes.as_text(item) for item in inputs[spec.name]] if spec.datatype == "BYTES" else list(inputs[spec.name])
+        _texts(inputs[spec.name].tolist()) if spec.datatype == "BYTES" else list(inputs[spec.name])
         for spec in signature.inputs
     ]
     if len(columns) == 1:
@@ -156,3 +156,8 @@ def sample(inputs: Mapping[str, np.ndarray], signature: Signature) -> dict[str, 
         items = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
     plain: dict[str, Any] = orjson.loads(orjson.dumps({"inputs": items}, option=orjson.OPT_SERIALIZE_NUMPY))
     return plain
+
+
+def _texts(values: list[Any]) -> list[Any]:
+    """Nested lists of texts, as a row of categories is one."""
+    return [_texts(value) if isinstance(value, list) else datatypes.as_text(value) for value in values]

@@ -11,9 +11,15 @@ from django.utils import timezone
 from loaderd.states import ModelState
 from modelhub.api.fields import mebibytes
 from modelhub.api.measures import is_troubled, model_score
+from modelhub.api.memory import budget
 from modelhub.lifecycle.observed import LoaderView, effective_status
 from modelhub.registry.choices import DesiredState, Status
 from modelhub.registry.models import ModelVersion
+from modelhub.telemetry.models import Alert
+from modelhub.telemetry.queries import summaries
+
+# Over which the error rates of the health score are counted.
+SCORE_WINDOW_SECONDS = 3600.0
 
 _COLUMNS = (
     "model_id", "status", "observed_at", "health_status", "private_bytes", "gpu_bytes", "usage_count",
@@ -45,6 +51,8 @@ def health(loader: LoaderView) -> dict[str, Any]:
         ],
         "timestamp": time.time(),
         "loaderd": loader,
+        "open_alerts": _open_alerts(),
+        "budget": budget(loader),
     }
 
 
@@ -66,7 +74,13 @@ def metrics(loader: LoaderView) -> dict[str, Any]:
         "uptime_seconds": _uptime_seconds(loader),
         "models_by_type": _count_by("lineage__type"),
         "models_by_framework": _count_by("framework"),
+        "open_alerts": _open_alerts(),
+        "budget": budget(loader),
     }
+
+
+def _open_alerts() -> int:
+    return int(Alert.objects.filter(resolved_at=None).count())
 
 
 def _status(versions: list[ModelVersion], loader: LoaderView) -> str:
@@ -90,7 +104,8 @@ def _health_score(versions: list[ModelVersion], loader: LoaderView) -> float:
     """Mean of the models' scores, 100 without any, 0 while loaderd is away."""
     if not loader.reachable:
         return 0.0
-    scores = [model_score(version) for version in versions]
+    seen = summaries([version.pk for version in versions], SCORE_WINDOW_SECONDS)
+    scores = [model_score(version, seen[version.pk]) for version in versions]
     return round(sum(scores) / len(scores), 1) if scores else 100.0
 
 

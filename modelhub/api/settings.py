@@ -39,7 +39,7 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
     "COMPONENT_SPLIT_REQUEST": True,
     "PREPROCESSING_HOOKS": ["modelhub.api.schema.canonical_paths"],
     "ENUM_NAME_OVERRIDES": {
-        "ModelStatus": "modelhub.api.serializers.models.EFFECTIVE_STATUSES",
+        "ModelStatus": "modelhub.api.serializers.observed.EFFECTIVE_STATUSES",
         "ModelState": "modelhub.registry.choices.Status",
         "DesiredState": "modelhub.registry.choices.DesiredState",
         "SystemStatus": "modelhub.api.serializers.system.SYSTEM_STATUSES",
@@ -47,5 +47,8 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
         "HealthStatus": "modelhub.registry.choices.HealthStatus",
         "OperationKind": "modelhub.lifecycle.models.OperationKind",
         "OperationStatus": "modelhub.lifecycle.models.OperationStatus",
+        "LineageChangeKind": "modelhub.lifecycle.models.LineageChange.Kind",
+        "PlanDecision": "modelhub.api.serializers.plans.DECISIONS",
+        "AlertState": "modelhub.api.serializers.alerts.ALERT_STATES",
     },
 }

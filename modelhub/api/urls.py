@@ -10,8 +10,12 @@ from rest_framework.request import Request
 from rest_framework.routers import APIRootView, SimpleRouter
 from rest_framework.views import APIView
 
+from modelhub.api.views.alerts import AlertViewSet
+from modelhub.api.views.host import HostViewSet
+from modelhub.api.views.lineages import LineageViewSet
 from modelhub.api.views.models import ModelViewSet
 from modelhub.api.views.operations import OperationViewSet
+from modelhub.api.views.policy import PolicyViewSet
 from modelhub.api.views.system import SystemViewSet
 
 
@@ -28,7 +32,12 @@ class Modelhub(APIRootView):
         "models": "model-list",
         "health": "system-health",
         "metrics": "system-metrics",
+        "unused": "system-unused",
+        "lineages": "lineage-list",
         "operations": "operation-list",
+        "alerts": "alert-list",
+        "samples": "samples",
+        "policy": "policy",
         "schema": "schema",
         "docs": "docs",
     }
@@ -47,11 +56,16 @@ router = Router()
 # The system's names come first: `/api/models/health` is no model.
 router.register("models", SystemViewSet, basename="system")
 router.register("models", ModelViewSet, basename="model")
+router.register("lineages", LineageViewSet, basename="lineage")
 router.register("operations", OperationViewSet, basename="operation")
+router.register("alerts", AlertViewSet, basename="alert")
 
 urlpatterns = [
     path("", Modelhub.as_view(), name="api-root"),
     path("", include(router.urls)),
+    re_path("^policy/?$", PolicyViewSet.as_view({"get": "retrieve", "patch": "partial_update"}), name="policy"),
+    re_path("^policy/changes/?$", PolicyViewSet.as_view({"get": "changes"}), name="policy-changes"),
+    re_path("^samples/?$", HostViewSet.as_view({"get": "samples"}), name="samples"),
     re_path("^schema/?$", SpectacularAPIView.as_view(), name="schema"),
     re_path("^docs/?$", SpectacularSwaggerSplitView.as_view(url_name="schema"), name="docs"),
     re_path("", NothingHere.as_view()),

@@ -17,11 +17,22 @@ from modelhub.conf import config
 
 # Requests at the same time through one process; more wait for their turn within their time limit.
 MAX_CONNECTIONS = 64
+# The door ends a request that passes its limits and says why; this much longer is waited for its word.
+GRACE_SECONDS = 1.0
+
+
+def time_limit_seconds() -> float:
+    """How long to wait for an answer: a prediction's time, and before it the load of a model that loads on demand.
+
+    By the environment's settings: a longer wait that the policy allows is the inference door's alone.
+    """
+    return config().PREDICT_TIMEOUT_SECONDS + config().LOAD_WAIT_SECONDS + GRACE_SECONDS
 
 
 def predict(model_id: str, inputs: Sequence[Any], *, user: str, timeout_seconds: float) -> dict[str, Any]:
     """{"model_id", "version", "predictions": […], "latency_ms"} for texts or rows, as the gateway answers.
 
+    model_id: or a lineage's name; the answer's model_id says which version of it was asked.
     The door trusts this process: whoever calls has checked that `user` may predict. Raises LoaderUnreachable,
     ModelTimeout, or the LoaderdError that the gateway answered.
     """
@@ -39,8 +50,8 @@ def predict(model_id: str, inputs: Sequence[Any], *, user: str, timeout_seconds:
         answer = response.json()
     except httpx.TimeoutException as error:
         raise ModelTimeout(
-            f"{model_id} did not answer within {timeout_seconds:g} s; send fewer inputs or raise "
-            "PREDICT_TIMEOUT_SECONDS.",
+            f"{model_id} did not answer within {timeout_seconds:g} s; send fewer inputs, or raise "
+            "PREDICT_TIMEOUT_SECONDS or, for a model that is loaded on demand, LOAD_WAIT_SECONDS.",
             model_id=model_id,
             timeout_seconds=timeout_seconds,
         ) from error

@@ -2,47 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
-from unfold.admin import ModelAdmin
 from unfold.decorators import display
 
-from modelhub.lifecycle.models import LoaderStatus, Operation, StateChange
+from modelhub.lifecycle.models import LineageChange, LoaderStatus, Operation, StateChange
 from modelhub.lifecycle.observed import loader_view
+from modelhub.read_only_admin import ReadOnlyAdmin
 
 OPERATION_COLOURS = {"queued": "info", "running": "info", "succeeded": "success", "failed": "danger"}
 STATE_COLOURS = {"loaded": "success", "loading": "info", "unloading": "info", "error": "danger"}
 
 # Columns of a model's row that may be large and are not shown here.
-_HEAVY = tuple(f"version__{name}" for name in ("manifest", "config", "metadata", "performance_metrics", "signature"))
-
-
-class ReadOnlyAdmin(ModelAdmin):
-    """Written by the program alone."""
-
-    list_per_page = 50
-    show_full_result_count = False
-    show_facets = admin.ShowFacets.NEVER
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
+_LARGE = ("manifest", "config", "metadata", "performance_metrics", "signature", "canary")
+_HEAVY = tuple(f"version__{name}" for name in _LARGE)
 
 
 @admin.register(Operation)
 class OperationAdmin(ReadOnlyAdmin):
     list_display = (
         "id",
-        "version",
+        "shown_version",
         "kind",
         "shown_status",
         "phase",
@@ -62,6 +44,10 @@ class OperationAdmin(ReadOnlyAdmin):
     @display(description="Status", label=OPERATION_COLOURS, ordering="status")
     def shown_status(self, operation: Operation) -> str:
         return str(operation.status)
+
+    @display(description="Model", ordering="version__model_id")
+    def shown_version(self, operation: Operation) -> str:
+        return "all models" if operation.version is None else operation.version.model_id
 
     @display(description="Took")
     def took(self, operation: Operation) -> str:
@@ -88,6 +74,37 @@ class StateChangeAdmin(ReadOnlyAdmin):
     @display(description="To", label=STATE_COLOURS, ordering="to_state")
     def shown_to(self, change: StateChange) -> str:
         return str(change.to_state)
+
+
+@admin.register(LineageChange)
+class LineageChangeAdmin(ReadOnlyAdmin):
+    """Who was live when, why, by whom."""
+
+    list_display = ("at", "lineage", "alias", "kind", "shown_version", "shown_previous", "reason", "actor")
+    list_filter = ("kind", "at")
+    search_fields = ("lineage__name", "alias", "actor", "reason")
+    search_help_text = "Lineage, alias, who, or reason"
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[LineageChange]:
+        changes: QuerySet[LineageChange] = super().get_queryset(request)
+        large = (f"{version}__{name}" for version in ("version", "previous") for name in _LARGE)
+        return changes.select_related("lineage", "version", "previous", "operation").defer(*large)
+
+    @display(description="Leads to")
+    def shown_version(self, change: LineageChange) -> str:
+        return leads_to(change)
+
+    @display(description="Led to")
+    def shown_previous(self, change: LineageChange) -> str:
+        return change.details.get("previous_id") or (change.previous.model_id if change.previous else "")
+
+
+def leads_to(change: LineageChange) -> str:
+    """The model that the alias leads to after the change, or the traffic that was set."""
+    if change.kind == LineageChange.Kind.TRAFFIC:
+        percent, is_shadow = change.details.get("candidate_percent", 0.0), change.details.get("shadow")
+        return f"{percent:g} % to candidate{', copies too' if is_shadow else ''}"
+    return change.details.get("version_id") or (change.version.model_id if change.version else "nowhere")
 
 
 @admin.register(LoaderStatus)

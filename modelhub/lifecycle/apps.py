@@ -4,3 +4,8 @@ from django.apps import AppConfig
 class LifecycleConfig(AppConfig):
     name = "modelhub.lifecycle"
     label = "lifecycle"
+
+    def ready(self) -> None:
+        from modelhub.lifecycle import signals
+
+        signals.connect()

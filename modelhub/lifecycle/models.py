@@ -32,6 +32,8 @@ class OperationStatus(models.TextChoices):
 
 ACTIVE = (OperationStatus.QUEUED, OperationStatus.RUNNING)
 
+_WORDS = {"load": "load of", "unload": "unload of", "activate": "activation of", "rollback": "rollback to"}
+
 
 class Operation(models.Model):
     """A command of a person or program: who asked for what, why, when, and how it ended."""
@@ -97,6 +99,13 @@ class Operation(models.Model):
     @property
     def is_ended(self) -> bool:
         return self.status not in ACTIVE
+
+    @property
+    def what(self) -> str:
+        """For sentences: "load of sentiment-v1", "rollback to sentiment-v1", "memory optimisation"."""
+        if self.version is None:
+            return "memory optimisation"
+        return f"{_WORDS[self.kind]} {self.version.model_id}"
 
 
 class StateChange(models.Model):

@@ -36,6 +36,11 @@ class LoaderView:
     stopped_at: datetime | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def device(self) -> str:
+        """What models compute on, as measurements name it."""
+        return device_of(self.facts)
+
     def why_unreachable(self) -> str:
         """A clause for people: since when it is silent and whether it was stopped."""
         if self.stopped_at is not None:
@@ -43,6 +48,12 @@ class LoaderView:
         if self.observed_at is None:
             return "it has never run"
         return f"it was last heard at {self.observed_at:%Y-%m-%d %H:%M:%S %Z}"
+
+
+def device_of(facts: Mapping[str, Any]) -> str:
+    """The names of the GPUs in a daemon's facts, or "cpu": what was measured on one does not hold on another."""
+    names = [str(gpu.get("name", "")) for gpu in facts.get("gpus") or ()]
+    return (", ".join(names) or "cpu")[:200]
 
 
 def loader_view() -> LoaderView:

@@ -5,24 +5,50 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from itertools import groupby
+from typing import Any
 
 from django.db import InterfaceError, OperationalError, connection, transaction
 
-from loaderd.reporter import Heartbeat, OperationEnded, OperationProgress, Report, StateReport, Usage
-from modelhub.lifecycle.recording import (
-    record_ended,
-    record_heartbeat,
-    record_progress,
-    record_states,
-    record_stop,
-    record_usage,
+from loaderd import histogram
+from loaderd.errors import ShuttingDown
+from loaderd.reporter import (
+    AlertReport,
+    AliasMoved,
+    Comparison,
+    HealthReport,
+    Heartbeat,
+    OperationEnded,
+    OperationProgress,
+    Report,
+    Sample,
+    StateReport,
+    Trace,
+    Usage,
 )
+from modelhub.lifecycle.alias_moves import record_moves
+from modelhub.lifecycle.observations import record_health, record_heartbeat, record_stop, record_usage
+from modelhub.lifecycle.recording import record_ended, record_progress, record_states
+from modelhub.telemetry.recording import record_alerts, record_comparisons, record_samples, record_traces
 
 # Progress, heartbeats and counters wait this long for company, so that a short load has the writer to itself.
 LINGER_SECONDS = 0.05
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 2.0
+# What cannot be added up is kept up to here while Postgres is away: some hours of twelve models, about 20 MB.
+MAX_SAMPLES = 20_000
+MAX_TRACES = 10_000
+
+_SIDES = ("live", "candidate")
+_COMPARED_COUNTERS = (
+    *("compared", "disagreed", "dropped"),
+    *(f"{side}_{name}" for side in _SIDES for name in ("requests", "errors", "latency_seconds")),
+)
+_COMPARED_HISTOGRAMS = tuple(f"{side}_histogram" for side in _SIDES)
 
 logger = logging.getLogger(__name__)
 
@@ -34,27 +60,35 @@ class Stopped:
     at: float
 
 
-Event = StateReport | OperationEnded | Stopped
+Event = StateReport | AliasMoved | AlertReport | OperationEnded | Stopped
+Pair = tuple[str, str, str]
 
 
 @dataclass(slots=True)
 class Batch:
     """Reports that are written in one transaction.
 
-    events: all, in order. progress, usage: merged, one an operation or model. heartbeat: the newest.
+    events: all, in order. progress, usage, comparisons: merged, one an operation, model, or lineage with its two
+    versions. health, heartbeat: the newest. samples, traces: the newest so many; dropped counts the older ones.
     """
 
     events: list[Event] = field(default_factory=list)
     progress: dict[str, OperationProgress] = field(default_factory=dict)
     usage: dict[str, Usage] = field(default_factory=dict)
+    health: dict[str, HealthReport] = field(default_factory=dict)
+    comparisons: dict[Pair, Comparison] = field(default_factory=dict)
+    samples: deque[Sample] = field(default_factory=lambda: deque(maxlen=MAX_SAMPLES))
+    traces: deque[Trace] = field(default_factory=lambda: deque(maxlen=MAX_TRACES))
     heartbeat: Heartbeat | None = None
+    dropped: int = 0
 
     def __bool__(self) -> bool:
         return bool(self.events) or self.has_telemetry
 
     @property
     def has_telemetry(self) -> bool:
-        return bool(self.progress or self.usage or self.heartbeat)
+        kept = (self.progress, self.usage, self.health, self.comparisons, self.samples, self.traces, self.heartbeat)
+        return any(kept)
 
     def add(self, report: Report | Stopped) -> None:
         match report:
@@ -62,38 +96,67 @@ class Batch:
                 self.progress[report.operation_id] = report
             case Usage():
                 self.usage[report.model_id] = _sum(self.usage.get(report.model_id), report)
+            case HealthReport():
+                self.health[report.model_id] = report
+            case Comparison():
+                pair = (report.lineage, report.live, report.candidate)
+                self.comparisons[pair] = _compared(self.comparisons.get(pair), report)
+            case Sample():
+                self.dropped += len(self.samples) == MAX_SAMPLES
+                self.samples.append(report)
+            case Trace():
+                self.dropped += len(self.traces) == MAX_TRACES
+                self.traces.append(report)
             case Heartbeat():
                 self.heartbeat = report
             case _:
                 self.events.append(report)
                 if isinstance(report, OperationEnded):
                     self.progress.pop(report.operation_id, None)
+                elif isinstance(report, StateReport):
+                    # What a check found before a move is not true after it.
+                    self.health.pop(report.model_id, None)
 
     def add_newer(self, newer: Batch) -> None:
         """Puts `newer` behind what is here."""
-        for part in newer.parts():
-            for report in (*part.events, *part.progress.values(), *part.usage.values(), part.heartbeat):
-                if report is not None:
-                    self.add(report)
+        for report in newer.reports():
+            self.add(report)
+        self.dropped += newer.dropped
+
+    def reports(self) -> Iterator[Report | Stopped]:
+        """All that is in it; events first, in order."""
+        yield from self.events
+        for merged in (self.progress, self.usage, self.health, self.comparisons):
+            yield from merged.values()
+        yield from self.samples
+        yield from self.traces
+        if self.heartbeat is not None:
+            yield self.heartbeat
 
     def parts(self) -> Iterator[Batch]:
-        """One batch for each report; events first, in order."""
-        for event in self.events:
-            yield Batch(events=[event])
-        for key, progress in self.progress.items():
-            yield Batch(progress={key: progress})
-        for key, usage in self.usage.items():
-            yield Batch(usage={key: usage})
-        if self.heartbeat is not None:
-            yield Batch(heartbeat=self.heartbeat)
+        """One batch for each report, in the order of reports()."""
+        for report in self.reports():
+            part = Batch()
+            part.add(report)
+            yield part
 
     def write(self) -> None:
         """To be called in a transaction. Versions are written before operations, as everywhere."""
-        record_states([event for event in self.events if isinstance(event, StateReport)])
+        unwished: set[int] = set()
+        # In their order: which version is the first of its lineage depends on it.
+        moves = (event for event in self.events if isinstance(event, StateReport | AliasMoved))
+        for kind, run in groupby(moves, type):
+            record: Callable[[list[Any], set[int]], None] = record_states if kind is StateReport else record_moves
+            record(list(run), unwished)
         record_usage(list(self.usage.values()))
         if self.heartbeat is not None:
             record_heartbeat(self.heartbeat)
-        record_ended(event for event in self.events if isinstance(event, OperationEnded))
+        record_health(list(self.health.values()))
+        record_alerts([event for event in self.events if isinstance(event, AlertReport)])
+        record_samples(self.samples)
+        record_comparisons(list(self.comparisons.values()))
+        record_traces(self.traces)
+        record_ended([event for event in self.events if isinstance(event, OperationEnded)], unwished)
         record_progress(self.progress.values())
         for event in self.events:
             if isinstance(event, Stopped):
@@ -114,6 +177,15 @@ def _sum(before: Usage | None, added: Usage) -> Usage:
     )
 
 
+def _compared(before: Comparison | None, added: Comparison) -> Comparison:
+    if before is None:
+        return added
+    pairs = {name: (getattr(before, name), getattr(added, name)) for name in _COMPARED_COUNTERS + _COMPARED_HISTOGRAMS}
+    sums: dict[str, Any] = {name: sum(pairs[name]) for name in _COMPARED_COUNTERS}
+    sums |= {name: histogram.merged(pairs[name]) for name in _COMPARED_HISTOGRAMS}
+    return replace(added, **sums)
+
+
 class Outbox:
     """`put()` from any thread, without waiting; one thread with its own connection writes."""
 
@@ -123,6 +195,7 @@ class Outbox:
         self._telemetry_since: float | None = None
         self._closes_at: float | None = None  # monotonic; no try begins after it
         self._is_away = False
+        self._barriers: list[Future[None]] = []  # of those who wait until all that is pending is written
         self._thread = threading.Thread(target=self._run, name="registry-writer", daemon=True)
 
     def start(self) -> None:
@@ -134,6 +207,20 @@ class Outbox:
             if self._pending.has_telemetry and self._telemetry_since is None:
                 self._telemetry_since = time.monotonic()
             self._changed.notify()
+
+    def written(self) -> Future[None]:
+        """Done when everything that was put so far is written; while Postgres is away that lasts.
+
+        Fails with ShuttingDown when the outbox is closed before.
+        """
+        barrier: Future[None] = Future()
+        with self._changed:
+            if self._closes_at is None:
+                self._barriers.append(barrier)
+                self._changed.notify()
+                return barrier
+        barrier.set_exception(_closed())
+        return barrier
 
     def close(self, timeout_seconds: float) -> bool:
         """Writes what is left; False when that was not done in time."""
@@ -147,41 +234,57 @@ class Outbox:
     def _run(self) -> None:
         pause_seconds = FIRST_PAUSE_SECONDS
         try:
-            while (batch := self._take()) is not None:
+            while (taken := self._take()) is not None:
+                batch, barriers = taken
                 rest = self._write(batch)
                 if not rest:
                     pause_seconds = FIRST_PAUSE_SECONDS
+                    for barrier in barriers:
+                        with suppress(InvalidStateError):  # who waited has given up
+                            barrier.set_result(None)
                     continue
-                self._give_back(rest)
+                self._give_back(rest, barriers)
                 if not self._pause(pause_seconds):
                     return
                 pause_seconds = min(2 * pause_seconds, LONGEST_PAUSE_SECONDS)
         finally:
             connection.close()
+            with self._changed:
+                self._closes_at = self._closes_at or time.monotonic()
+                barriers, self._barriers = self._barriers, []
+            for barrier in barriers:
+                with suppress(InvalidStateError):
+                    barrier.set_exception(_closed())
 
-    def _take(self) -> Batch | None:
-        """What is to be written next: events at once, the rest after it lingered; None when closed and empty."""
+    def _take(self) -> tuple[Batch, list[Future[None]]] | None:
+        """What is to be written next, and who waits for it; None when closed and empty.
+
+        Events at once, and all when somebody waits for it; the rest after it lingered.
+        """
         with self._changed:
             while True:
-                pending = self._pending
-                if self._closes_at is not None:
-                    self._pending, self._telemetry_since = Batch(), None
-                    return pending or None
+                pending, barriers = self._pending, self._barriers
+                if self._closes_at is not None and not pending:
+                    return None
+                if self._closes_at is not None or barriers:
+                    self._pending, self._telemetry_since, self._barriers = Batch(), None, []
+                    return pending, barriers
                 if pending.events:
                     self._pending = replace(pending, events=[])
-                    return Batch(events=pending.events)
+                    return Batch(events=pending.events), []
                 wait_seconds = None
                 if self._telemetry_since is not None:
                     wait_seconds = self._telemetry_since + LINGER_SECONDS - time.monotonic()
                     if wait_seconds <= 0:
                         self._pending, self._telemetry_since = Batch(), None
-                        return pending  # empty when the end of an operation made its progress old news
+                        return pending, []  # empty when the end of an operation made its progress old news
                 self._changed.wait(wait_seconds)
 
-    def _give_back(self, batch: Batch) -> None:
+    def _give_back(self, batch: Batch, barriers: list[Future[None]]) -> None:
         with self._changed:
             batch.add_newer(self._pending)
             self._pending = batch
+            self._barriers = barriers + self._barriers
             if batch.has_telemetry and self._telemetry_since is None:
                 self._telemetry_since = time.monotonic()
 
@@ -205,6 +308,8 @@ class Outbox:
         if self._is_away:
             self._is_away = False
             logger.info("Postgres is back; what was kept is written")
+        if batch.dropped:
+            logger.warning("%d samples and traces were dropped: Postgres was away for too long", batch.dropped)
         return Batch()
 
     def _write_parts(self, batch: Batch, error: Exception) -> Batch:
@@ -239,6 +344,10 @@ class Outbox:
         if not self._is_away:
             self._is_away = True
             logger.warning("Postgres cannot be written; loaderd keeps its reports meanwhile: %s", str(error).strip())
+
+
+def _closed() -> ShuttingDown:
+    return ShuttingDown("loaderd is stopping, and not everything is written.")
 
 
 def _transaction_id() -> str:

@@ -1,22 +1,27 @@
-"""Writes what loaderd reported into the registry. The only writer of observed state; runs inside a transaction."""
+"""Writes what loaderd reported into the registry: moves of models, ends of operations. Runs inside a transaction.
+
+With `alias_moves.py` and `observations.py` the only writer of observed state.
+"""
 
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from django.db import connection
 from django.db.models import F, FloatField, Value
-from django.db.models.functions import Coalesce
+from django.db.models.functions import Coalesce, Greatest
 
-from loaderd.errors import Cancelled
-from loaderd.reporter import Heartbeat, OperationEnded, OperationProgress, StateReport, Usage
+from loaderd.errors import Cancelled, InsufficientMemory
+from loaderd.reporter import OperationEnded, OperationProgress, StateReport
 from loaderd.states import ModelState, sources_of
-from modelhub.lifecycle.models import ACTIVE, LoaderStatus, Operation, OperationStatus, StateChange
+from modelhub.lifecycle.alias_moves import make_first_live
+from modelhub.lifecycle.models import ACTIVE, Operation, OperationKind, OperationStatus, StateChange
 from modelhub.lifecycle.notifications import OPERATION_CHANNEL, notify
+from modelhub.lifecycle.observed import loader_view
+from modelhub.lifecycle.storable import at_time, storable
+from modelhub.lifecycle.wishes import SWITCHING_KINDS, end_wishes, take_switch_back, take_wish_back, wished_before
 from modelhub.registry.choices import HealthStatus, Status
 from modelhub.registry.models import ModelVersion
 
@@ -25,73 +30,78 @@ LOADERD = "loaderd"
 logger = logging.getLogger(__name__)
 
 
-def at_time(unix_seconds: float) -> datetime:
-    return datetime.fromtimestamp(unix_seconds, UTC)
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """Of an operation: who asked for what."""
+
+    actor: str
+    kind: str
 
 
-def storable(value: Any) -> Any:
-    """The JSON value without what Postgres refuses: NUL and lone surrogates (a dead process' log), NaN, infinity."""
-    match value:
-        case str():
-            return value.replace("\0", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
-        case float():
-            return value if math.isfinite(value) else None
-        case Mapping():
-            return {storable(str(key)): storable(item) for key, item in value.items()}
-        case list() | tuple():
-            return [storable(item) for item in value]
-    return value
+def record_states(reports: Sequence[StateReport], unwished: set[int] | None = None) -> None:
+    """Moves the versions, in order, and leaves a StateChange for each move.
 
-
-def record_states(reports: Sequence[StateReport]) -> None:
-    """Moves the versions, in order, and leaves a StateChange for each move."""
+    unwished: gets the versions (primary keys) that nobody wishes loaded any more, for `record_ended`.
+    """
     if not reports:
         return
+    unwished = set() if unwished is None else unwished
     names = sorted({report.model_id for report in reports})
     # Locked in one order, so that two writers do not wait for each other.
-    rows = ModelVersion.objects.select_for_update(no_key=True).order_by("pk").only("model_id", "status")
+    rows = ModelVersion.objects.select_for_update(no_key=True).order_by("pk")
+    rows = rows.only("model_id", "lineage_id", "status", "measured_digest", "measured_device")
     versions = {version.model_id: version for version in rows.filter(model_id__in=names)}
     operations = _operations_of(reports)
-    changes = []
+    device = loader_view().device if any(report.peak_bytes is not None for report in reports) else ""
+    changes: list[StateChange] = []
+    first: list[StateChange] = []
     for report in reports:
         version = versions.get(report.model_id)
         if version is None:
             logger.warning("%s is %s, and is not registered any more", report.model_id, report.state)
             continue
-        changes.append(_move(version, report, operations))
+        asked = operations.get(report.operation_id or "")
+        changes.append(_move(version, report, asked, device))
+        if report.ends_wish:
+            unwished.add(version.pk)
+        elif asked is not None and report.state == ModelState.LOADING:
+            unwished.discard(version.pk)  # asked for again since
+        # An activation moves the alias itself, or leaves it as it was.
+        if report.state == ModelState.LOADED and (asked is None or asked.kind not in SWITCHING_KINDS):
+            first.append(changes[-1])
     StateChange.objects.bulk_create(changes)
+    make_first_live(first)
 
 
-def _operations_of(reports: Sequence[StateReport]) -> dict[str, str]:
-    """Who asked, by the id of the operation; without those whose row is gone."""
+def _operations_of(reports: Sequence[StateReport]) -> dict[str, _Asked]:
+    """By the id of the operation; without those whose row is gone."""
     wanted = {report.operation_id for report in reports if report.operation_id}
     if not wanted:
         return {}
-    rows = Operation.objects.filter(pk__in=wanted).values_list("pk", "requested_by_name", "source")
-    return {str(pk): name or source for pk, name, source in rows}
+    rows = Operation.objects.filter(pk__in=wanted).values_list("pk", "requested_by_name", "source", "kind")
+    return {str(pk): _Asked(name or source, kind) for pk, name, source, kind in rows}
 
 
-def _move(version: ModelVersion, report: StateReport, operations: Mapping[str, str]) -> StateChange:
+def _move(version: ModelVersion, report: StateReport, asked: _Asked | None, device: str) -> StateChange:
     """Moves one version, whose row is locked: allowed moves by the table, others by force, and it says so."""
     before = version.status
     reason = storable(report.reason)
     if report.freed_bytes is not None:
         reason = f"{reason}; {report.freed_bytes / 2**20:.1f} MiB came back"
     row = ModelVersion.objects.filter(pk=version.pk)
-    values = _observed(report, reason)
+    values = _observed(report, reason) | _measured(version, report, device)
     if not row.filter(status__in=[source.value for source in sources_of(report.state)]).update(**values):
         logger.error("%s was %s in the registry and is %s in loaderd: corrected", report.model_id, before, report.state)
         reason = f"{reason} (corrected: the registry said {before})"
         row.update(**{**values, "status_reason": reason})
     version.status = report.state.value
-    is_known = report.operation_id in operations
     return StateChange(
         version=version,
         from_state=before,
         to_state=report.state.value,
         reason=reason,
-        actor=operations.get(report.operation_id or "", "") or LOADERD,
-        operation_id=report.operation_id if is_known else None,
+        actor=(asked and asked.actor) or LOADERD,
+        operation_id=report.operation_id if asked is not None else None,
         at=at_time(report.at),
     )
 
@@ -110,6 +120,7 @@ def _observed(report: StateReport, reason: str) -> dict[str, Any]:
         "private_bytes": runtime.private_bytes,
         "pss_bytes": runtime.pss_bytes,
         "gpu_bytes": runtime.gpu_bytes,
+        "status_cause": report.cause[:16],
     }
     match report.state:
         case ModelState.LOADED:
@@ -122,44 +133,114 @@ def _observed(report: StateReport, reason: str) -> dict[str, Any]:
                 "load_seconds_total": F("load_seconds_total") + Value(seconds, output_field=FloatField()),
                 "last_load_seconds": seconds,
                 "peak_private_bytes": runtime.private_bytes,
-                # The warm-up answered.
+                # The warm-up answered, and the canary with it.
                 "health_status": HealthStatus.HEALTHY,
+                "health_reason": "",
                 "last_health_check_at": at,
+                "heartbeat_at": at,
             }
+            if report.canary is not None:
+                values |= {"canary": storable(report.canary), "canary_digest": report.digest or ""}
         case ModelState.UNLOADED:
-            values |= {"loaded_digest": "", "health_status": HealthStatus.UNKNOWN}
+            values |= {"loaded_digest": "", "health_status": HealthStatus.UNKNOWN, "health_reason": ""}
         case ModelState.ERROR:
             message = (report.error or {}).get("message") or reason
             values |= {
                 "loaded_digest": "",
                 "health_status": HealthStatus.UNHEALTHY,
+                "health_reason": reason,
                 "error_count": F("error_count") + 1,
                 "last_error": storable(message),
             }
     return values
 
 
-def record_ended(reports: Iterable[OperationEnded]) -> None:
-    """Ends operations and wakes who waits for them, at commit."""
-    for report in reports:
-        error = storable(report.error)
-        if (report.result or {}).get("status") == "not_loaded":
-            _forget_error(report)
-        if error is None:
-            values: dict[str, Any] = {
-                "status": OperationStatus.SUCCEEDED,
-                "result": storable(report.result),
-                "progress": 1.0,
-            }
-        elif error.get("code") == Cancelled.code:
-            values = {"status": OperationStatus.CANCELLED, "error": error}
+def _measured(version: ModelVersion, report: StateReport, device: str) -> dict[str, Any]:
+    """What this load says of the next one's needs; heartbeats add what is held while it serves."""
+    if report.state != ModelState.LOADED or report.peak_bytes is None or not report.digest:
+        return {}
+    is_as_before = (version.measured_digest, version.measured_device) == (report.digest, device)
+    version.measured_digest, version.measured_device = report.digest, device
+    held = {"resident": report.runtime.private_bytes, "gpu": report.runtime.gpu_bytes}
+    return {
+        "measured_digest": report.digest,
+        "measured_device": device,
+        "measured_peak_bytes": report.peak_bytes,
+        **{
+            # Postgres' greatest() passes over nulls.
+            f"measured_{name}_bytes": Greatest(F(f"measured_{name}_bytes"), Value(count)) if is_as_before else count
+            for name, count in held.items()
+            if count is not None or not is_as_before
+        },
+    }
+
+
+def record_ended(reports: Sequence[OperationEnded], unwished: Iterable[int] = ()) -> None:
+    """Ends operations and wakes who waits for them, at commit. What a failed one wished is put back.
+
+    unwished: what the moves written before found that nobody wishes loaded any more. That is decided here, because
+    a command that ends with this very batch is not under way.
+    """
+    operations = _begun(report.operation_id for report in reports)
+    undone = [
+        operations[report.operation_id]
+        for report in reports
+        if report.operation_id in operations and _ends_its_wish(operations[report.operation_id], report)
+    ]
+    # Everyone locks versions before operations.
+    wished = {operation.version_id for operation in undone}
+    if wished:
+        rows = ModelVersion.objects.select_for_update(no_key=True).order_by("pk")
+        list(rows.filter(pk__in=wished).values_list("pk"))
+    ended = {report.operation_id for report in reports if _end(report)}
+    end_wishes(unwished)
+    for operation in undone:
+        if str(operation.pk) not in ended:
+            continue
+        if operation.kind in SWITCHING_KINDS:
+            take_switch_back(operation)
         else:
-            values = {"status": OperationStatus.FAILED, "error": error}
-        active = Operation.objects.filter(pk=report.operation_id, status__in=ACTIVE)
-        if active.update(finished_at=at_time(report.at), **values):
-            notify(OPERATION_CHANNEL, report.operation_id)
-        else:
-            logger.warning("operation %s ended in loaderd after it had ended in the registry", report.operation_id)
+            take_wish_back(operation, wished_before(operation))
+
+
+def _begun(ids: Iterable[str]) -> dict[str, Operation]:
+    wanted = set(ids)
+    if not wanted:
+        return {}
+    rows = Operation.objects.filter(pk__in=wanted).only("kind", "version_id", "parameters", "requested_at")
+    return {str(operation.pk): operation for operation in rows}
+
+
+def _ends_its_wish(operation: Operation, report: OperationEnded) -> bool:
+    """Whether the end leaves everything as if nobody had asked: a refused load, a failed activation."""
+    if report.error is None:
+        return False
+    if operation.kind in SWITCHING_KINDS:
+        return True
+    return operation.kind == OperationKind.LOAD and report.error.get("code") == InsufficientMemory.code
+
+
+def _end(report: OperationEnded) -> bool:
+    """Whether the operation had not ended before."""
+    error = storable(report.error)
+    if (report.result or {}).get("status") == "not_loaded":
+        _forget_error(report)
+    if error is None:
+        values: dict[str, Any] = {
+            "status": OperationStatus.SUCCEEDED,
+            "result": storable(report.result),
+            "progress": 1.0,
+        }
+    elif error.get("code") == Cancelled.code:
+        values = {"status": OperationStatus.CANCELLED, "error": error}
+    else:
+        values = {"status": OperationStatus.FAILED, "error": error}
+    active = Operation.objects.filter(pk=report.operation_id, status__in=ACTIVE)
+    if not active.update(finished_at=at_time(report.at), **values):
+        logger.warning("operation %s ended in loaderd after it had ended in the registry", report.operation_id)
+        return False
+    notify(OPERATION_CHANNEL, report.operation_id)
+    return True
 
 
 def _forget_error(report: OperationEnded) -> None:
@@ -181,107 +262,4 @@ def record_progress(reports: Iterable[OperationProgress]) -> None:
             phase=phase,
             progress=min(max(report.progress, 0.0), 1.0),
             started_at=Coalesce("started_at", at),
-        )
-
-
-_VERSIONS = ModelVersion._meta.db_table
-
-_OBSERVE = f"""
-    UPDATE {_VERSIONS} AS version SET
-        observed_at = %(at)s,
-        pid = seen.pid,
-        started_at = to_timestamp(seen.started_at),
-        phase = coalesce(seen.phase, ''),
-        private_bytes = coalesce(seen.private_bytes, version.private_bytes),
-        pss_bytes = coalesce(seen.pss_bytes, version.pss_bytes),
-        gpu_bytes = seen.gpu_bytes,
-        peak_private_bytes = greatest(version.peak_private_bytes, seen.private_bytes)
-    FROM unnest(
-        %(model_ids)s::text[], %(pids)s::int[], %(started_ats)s::float8[], %(phases)s::text[],
-        %(private_bytes)s::bigint[], %(pss_bytes)s::bigint[], %(gpu_bytes)s::bigint[]
-    ) AS seen(model_id, pid, started_at, phase, private_bytes, pss_bytes, gpu_bytes)
-    WHERE version.model_id = seen.model_id
-        AND version.status IN ('loading', 'loaded', 'unloading')
-        AND version.status_changed_at <= %(at)s
-"""  # noqa: S608 (the only name in it is the table's)
-
-
-def record_heartbeat(heartbeat: Heartbeat) -> None:
-    """The daemon's row and what it saw of its models: two queries, however many they are.
-
-    A model that moved after the heartbeat was made is left as it is.
-    """
-    facts = storable(heartbeat.facts)
-    started_at = facts.get("started_at")
-    status = LoaderStatus(
-        pk=1,
-        pid=facts.get("pid"),
-        boot_id=facts.get("boot_id") or "",
-        started_at=None if started_at is None else at_time(started_at),
-        observed_at=at_time(heartbeat.at),
-        facts=facts,
-    )
-    LoaderStatus.objects.bulk_create(
-        [status],
-        update_conflicts=True,
-        unique_fields=["id"],
-        update_fields=["pid", "boot_id", "started_at", "observed_at", "stopped_at", "facts"],
-    )
-    if not heartbeat.runtimes:
-        return
-    runtimes = heartbeat.runtimes.values()
-    with connection.cursor() as cursor:
-        cursor.execute(
-            _OBSERVE,
-            {
-                "at": at_time(heartbeat.at),
-                "model_ids": list(heartbeat.runtimes),
-                "pids": [runtime.pid for runtime in runtimes],
-                "started_ats": [runtime.started_at for runtime in runtimes],
-                "phases": [runtime.phase and runtime.phase.value for runtime in runtimes],
-                "private_bytes": [runtime.private_bytes for runtime in runtimes],
-                "pss_bytes": [runtime.pss_bytes for runtime in runtimes],
-                "gpu_bytes": [runtime.gpu_bytes for runtime in runtimes],
-            },
-        )
-
-
-def record_stop(at: float) -> None:
-    """loaderd says goodbye."""
-    LoaderStatus.objects.filter(pk=1).update(observed_at=at_time(at), stopped_at=at_time(at))
-
-
-_COUNT = f"""
-    UPDATE {_VERSIONS} AS version SET
-        usage_count = version.usage_count + added.requests,
-        item_count = version.item_count + added.items,
-        latency_seconds_total = version.latency_seconds_total + added.latency_seconds,
-        prediction_error_count = version.prediction_error_count + added.errors,
-        error_count = version.error_count + added.errors,
-        last_used_at = greatest(version.last_used_at, to_timestamp(added.last_at)),
-        last_error = CASE WHEN added.last_error = '' THEN version.last_error ELSE added.last_error END
-    FROM unnest(
-        %(model_ids)s::text[], %(requests)s::bigint[], %(items)s::bigint[], %(errors)s::bigint[],
-        %(latency_seconds)s::float8[], %(last_ats)s::float8[], %(last_errors)s::text[]
-    ) AS added(model_id, requests, items, errors, latency_seconds, last_at, last_error)
-    WHERE version.model_id = added.model_id
-"""  # noqa: S608 (the only name in it is the table's)
-
-
-def record_usage(increments: Sequence[Usage]) -> None:
-    """Adds the increments, at most one a model: one query."""
-    if not increments:
-        return
-    with connection.cursor() as cursor:
-        cursor.execute(
-            _COUNT,
-            {
-                "model_ids": [usage.model_id for usage in increments],
-                "requests": [usage.requests for usage in increments],
-                "items": [usage.items for usage in increments],
-                "errors": [usage.errors for usage in increments],
-                "latency_seconds": [usage.latency_seconds for usage in increments],
-                "last_ats": [usage.last_at for usage in increments],
-                "last_errors": [storable(usage.last_error) if usage.errors else "" for usage in increments],
-            },
         )

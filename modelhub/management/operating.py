@@ -1,9 +1,8 @@
-"""What `manage.py load` and `manage.py unload` share: ask, watch the operation's row, tell how it ended."""
+"""What the commands that ask loaderd for something share: ask or plan, watch the operation, tell how it ended."""
 
 from __future__ import annotations
 
 import json
-import time
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -11,55 +10,93 @@ from typing import Any
 from django.contrib.auth import get_user_model
 from django.core.exceptions import PermissionDenied
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from loaderd.errors import LoaderdError, UnknownModel
 from loaderd.states import OPERATION_ENDED
 from modelhub.lifecycle.models import Operation, OperationStatus
-from modelhub.lifecycle.notifications import wait_for
-from modelhub.registry.artifacts import load_limit_seconds
-from modelhub.registry.models import ModelVersion
-
-# How often a bar looks for a new phase; the end itself is notified at once.
-REFRESH_SECONDS = 0.25
-# Beyond the limits of all the loads asked for, which may have to follow one another.
-GRACE_SECONDS = 10.0
+from modelhub.management.plans import in_words, is_refused
+from modelhub.management.watching import watch
+from modelhub.registry.models import Model, ModelVersion
 
 
 class OperationCommand(BaseCommand):
-    """Exit status: 0 all succeeded, 1 one failed or did not end in time, 2 wrong usage."""
+    """Exit status: 0 all succeeded, 1 one failed, was refused or did not end in time, 2 wrong usage.
+
+    Of a dry run: 0 all could be done, 1 one could not.
+    """
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("models", nargs="+", metavar="ID", help="Ids of models, as `manage.py models` lists them.")
+        self.add_subjects(parser)
         parser.add_argument("--reason", default="", help="Why; kept in the history.")
         parser.add_argument("--user", help="User to act as; without: the operator of this machine.")
+        parser.add_argument("--dry-run", action="store_true", help="Tell what would happen and change nothing.")
         parser.add_argument("--async", action="store_true", dest="is_async", help="Do not wait for the end.")
         parser.add_argument("--json", action="store_true", dest="as_json", help="Print the operations as JSON.")
 
+    def add_subjects(self, parser: CommandParser) -> None:
+        """What the command is about: here, any number of models."""
+        parser.add_argument(
+            "models", nargs="+", metavar="ID", help="Ids of models, or names of lineages: their live versions."
+        )
+
+    def subjects(self, options: dict[str, Any]) -> Sequence[str]:
+        """Names of what is asked for, each an operation of its own."""
+        return list(dict.fromkeys(options["models"]))
+
     @abstractmethod
-    def request(self, version: ModelVersion, user: Any, reason: str) -> Operation:
+    def request(self, subject: str, user: Any, options: dict[str, Any]) -> Operation:
         """Asks for the operation; raises LoaderdError when it is refused."""
 
     @abstractmethod
-    def sentence(self, model_id: str, result: dict[str, Any]) -> str:
+    def plan(self, subject: str, options: dict[str, Any]) -> dict[str, Any]:
+        """What would happen: the plan, with "decision" and "sentence", or with the "error" that there would be.
+
+        Raises LoaderdError.
+        """
+
+    @abstractmethod
+    def sentence(self, subject: str, result: dict[str, Any]) -> str:
         """One line that tells a success."""
 
     def handle(self, *args: Any, **options: Any) -> None:
         user = user_to_act_as(options["user"])
+        failed = self._plan(options) if options["dry_run"] else self._carry_out(user, options)
+        if failed:
+            raise SystemExit(1)
+
+    def _plan(self, options: dict[str, Any]) -> bool:
+        """Prints what would happen; whether something could not be."""
+        plans = []
+        for subject in self.subjects(options):
+            try:
+                plans.append(self.plan(subject, options))
+            except LoaderdError as error:
+                plans.append({"model_id": subject, "error": error.to_message()})
+        if options["as_json"]:
+            print_json(self, plans)
+        else:
+            for plan in plans:
+                if is_refused(plan):
+                    self.stderr.write(self.style.ERROR(in_words(plan)))
+                else:
+                    self.stdout.write(in_words(plan))
+        return any(map(is_refused, plans))
+
+    def _carry_out(self, user: Any, options: dict[str, Any]) -> bool:
+        """Asks, waits and tells; whether something failed."""
+        is_async, as_json = options["is_async"], options["as_json"]
         outcomes: list[dict[str, Any]] = []
         running: dict[str, Operation] = {}
-        for model_id in dict.fromkeys(options["models"]):
+        for subject in self.subjects(options):
             try:
-                running[model_id] = self.request(registered(model_id), user, options["reason"])
+                running[subject] = self.request(subject, user, options)
             except (LoaderdError, PermissionDenied) as error:
-                outcomes.append(_refused(model_id, error))
-        if not options["is_async"]:
-            running = _watch(running, quiet=options["as_json"] or not self.stderr.isatty())
-        outcomes += [_outcome(model_id, operation) for model_id, operation in running.items()]
-        self._tell(outcomes, options["is_async"], options["as_json"])
-        if any(_is_failure(outcome, options["is_async"]) for outcome in outcomes):
-            raise SystemExit(1)
+                outcomes.append(_refused(subject, error))
+        if not is_async:
+            running = watch(running, quiet=as_json or not self.stderr.isatty())
+        outcomes += [_outcome(subject, operation) for subject, operation in running.items()]
+        self._tell(outcomes, is_async, as_json)
+        return any(_is_failure(outcome, is_async) for outcome in outcomes)
 
     def _tell(self, outcomes: Sequence[dict[str, Any]], is_async: bool, as_json: bool) -> None:
         if as_json:
@@ -86,55 +123,41 @@ def user_to_act_as(username: str | None) -> Any:
 
 
 def registered(model_id: str) -> ModelVersion:
+    """The model with exactly that id; raises UnknownModel."""
     version = ModelVersion.objects.select_related("lineage").filter(model_id=model_id).first()
     if version is None:
         raise UnknownModel(f"No model has the id {model_id!r}; `manage.py models` lists those that are registered.")
     return version
 
 
+def lineage_named(name: str) -> Model:
+    """Raises UnknownModel."""
+    lineage = Model.objects.filter(name=name).first()
+    if lineage is None:
+        raise UnknownModel(f"No lineage is named {name!r}; `manage.py versions` lists them.")
+    return lineage
+
+
+def mebibytes_of(size_bytes: int | None) -> str:
+    return "memory not measured" if size_bytes is None else f"{size_bytes / 1024**2:.0f} MiB"
+
+
 def print_json(command: BaseCommand, value: Any) -> None:
     command.stdout.write(json.dumps(value, indent=2, default=str))
 
 
-def _watch(running: dict[str, Operation], quiet: bool) -> dict[str, Operation]:
-    """Waits for each end, showing phases on the terminal; an operation past its time comes back as it stands."""
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(20), TextColumn("{task.fields[phase]}"))
-    with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True), disable=quiet) as progress:
-        bars = {
-            model_id: progress.add_task(f"{operation.kind} {model_id}", total=1.0, phase=operation.status)
-            for model_id, operation in running.items()
-        }
-        deadline = (
-            time.monotonic()
-            + GRACE_SECONDS
-            + sum(load_limit_seconds(operation.version) for operation in running.values())
-        )
-        pending = [model_id for model_id, operation in running.items() if not operation.is_ended]
-        while pending and time.monotonic() < deadline:
-            # Each round waits for one end and looks at all.
-            running[pending[0]] = wait_for(running[pending[0]].id, REFRESH_SECONDS if not quiet else 1.0)
-            ids = {operation.id: model_id for model_id, operation in running.items()}
-            for operation in Operation.objects.filter(id__in=ids):
-                running[ids[operation.id]] = operation
-                phase = operation.status if operation.is_ended else operation.phase or operation.status
-                done = 1.0 if operation.is_ended else operation.progress
-                progress.update(bars[ids[operation.id]], completed=done, phase=phase)
-            pending = [model_id for model_id in pending if not running[model_id].is_ended]
-    return running
-
-
-def _refused(model_id: str, error: Exception) -> dict[str, Any]:
+def _refused(subject: str, error: Exception) -> dict[str, Any]:
     told = error.to_message() if isinstance(error, LoaderdError) else _as_message(error)
-    return {"model_id": model_id, "operation": None, "status": "refused", "result": None, "error": told}
+    return {"model_id": subject, "operation": None, "status": "refused", "result": None, "error": told}
 
 
 def _as_message(error: Exception) -> dict[str, Any]:
     return {"code": "permission_denied", "message": str(error), "facts": {}}
 
 
-def _outcome(model_id: str, operation: Operation) -> dict[str, Any]:
+def _outcome(subject: str, operation: Operation) -> dict[str, Any]:
     return {
-        "model_id": model_id,
+        "model_id": subject,
         "operation": str(operation.id),
         "status": str(operation.status),
         "result": operation.result,

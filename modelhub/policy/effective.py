@@ -3,36 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
+from django.core.exceptions import ValidationError
 from django.db import connections, transaction
-from pydantic import ValidationError
+from pydantic import BaseModel, create_model
+from pydantic import ValidationError as NotValid
 
 from modelhub.conf import Config, config
 from modelhub.policy.models import OVERRIDABLE, Policy, PolicyChange
 
 RULES_CHANNEL = "modelhub_rules"  # loaderd listens: policy, limits, aliases or traffic changed
 
+# The settings' own types and bounds, without the rest of Config, which would read the environment again.
+_Values: type[BaseModel] = create_model(  # type: ignore[call-overload]
+    "_Values", **{name: (Config.model_fields[name].annotation, Config.model_fields[name]) for name in OVERRIDABLE}
+)
+
 
 def effective() -> Config:
-    """The settings in force. One query; ask once a request, not once a row."""
+    """The settings in force: one query for one row, so ask once a request, not once a row. Treat it as read-only.
+
+    Not remembered for a while: who is told of a change must see it. Only the checking of the values is remembered.
+    """
     record = Policy.objects.filter(pk=1).first()
     if record is None:
         return config()
-    return config().model_copy(update=_checked(record.overrides()))
+    overrides = record.overrides()
+    if not overrides:
+        return config()
+    return config().model_copy(update=dict(_checked(tuple(overrides.items()))))
 
 
 def problems(overrides: Mapping[str, Any]) -> dict[str, str]:
     """What is wrong with these values: setting -> one sentence; {} when all are good."""
+    wrong = {name: f"{name} cannot be changed while Modelhub runs." for name in overrides if name not in OVERRIDABLE}
     try:
-        Config.model_validate({**_present(), **overrides})
-    except ValidationError as error:
-        return {
-            str(problem["loc"][0]): f"{problem['msg']}. {Config.model_fields[str(problem['loc'][0])].description}"
-            for problem in error.errors()
-            if problem["loc"][0] in overrides
-        }
-    return {}
+        _Values.model_validate(dict(overrides))
+    except NotValid as error:
+        for problem in error.errors():
+            name = str(problem["loc"][0])
+            wrong[name] = f"{problem['msg']}. {Config.model_fields[name].description}"
+    return wrong
 
 
 def change(values: Mapping[str, Any], *, user: Any) -> Policy:
@@ -41,17 +54,25 @@ def change(values: Mapping[str, Any], *, user: Any) -> Policy:
 
     user: who changes; None is the system. Raises django's ValidationError, by field, and then nothing has changed.
     """
+    wrong = problems({name: value for name, value in values.items() if value not in (None, "")})
+    wrong |= problems({name: None for name in values if name not in OVERRIDABLE})
+    if wrong:
+        raise ValidationError({name.lower(): sentence for name, sentence in wrong.items()})
     with transaction.atomic():
-        Policy.objects.get_or_create(pk=1)
-        record = Policy.objects.select_for_update().get(pk=1)
+        row = Policy.objects.select_for_update().filter(pk=1)
+        record = row.first()
+        if record is None:
+            if all(value in (None, "") for value in values.values()):
+                return Policy()
+            Policy.objects.get_or_create(pk=1)  # two who are first at once: one waits here for the other
+            record = row.get()
         before = record.overrides()
         for name, value in values.items():
             empty: Any = "" if name == "PERFORMANCE_LOG_LEVEL" else None
             setattr(record, name.lower(), empty if value in (None, "") else value)
         record.full_clean(exclude=["id"])
-        record.save()
         after = record.overrides()
-        PolicyChange.objects.bulk_create(
+        changes = [
             PolicyChange(
                 setting=name,
                 before=str(before.get(name, "")),
@@ -61,8 +82,11 @@ def change(values: Mapping[str, Any], *, user: Any) -> Policy:
             )
             for name in OVERRIDABLE
             if before.get(name) != after.get(name)
-        )
-        notify_rules_changed()
+        ]
+        if changes:
+            record.save()
+            PolicyChange.objects.bulk_create(changes)
+            notify_rules_changed()
     return record
 
 
@@ -72,13 +96,10 @@ def notify_rules_changed(using: str = "default") -> None:
         cursor.execute("SELECT pg_notify(%s, '')", [RULES_CHANNEL])
 
 
-def _present() -> dict[str, Any]:
-    return {name: getattr(config(), name) for name in OVERRIDABLE}
-
-
-def _checked(overrides: dict[str, Any]) -> dict[str, Any]:
+@lru_cache(maxsize=8)
+def _checked(overrides: tuple[tuple[str, Any], ...]) -> tuple[tuple[str, Any], ...]:
     """The overrides with their proper types; one that the settings refuse now (an upgrade) is left out."""
-    wrong = problems(overrides)
-    good = {name: value for name, value in overrides.items() if name not in wrong}
-    valid = Config.model_validate({**_present(), **good})
-    return {name: getattr(valid, name) for name in good}
+    wrong = problems(dict(overrides))
+    good = {name: value for name, value in overrides if name not in wrong}
+    valid = _Values.model_validate(good)
+    return tuple((name, getattr(valid, name)) for name in good)

@@ -22,7 +22,8 @@ from typing import Any
 
 from loaderd.errors import ArtifactRefused
 from loaderd.protocol import ArtifactFile, ModelSpec
-from modelhub.conf import config
+from modelhub.conf import Config, config
+from modelhub.policy.effective import effective
 from modelhub.registry.models import ModelVersion
 
 MAX_FILES = 20_000  # the manifest travels to loaderd in one message
@@ -216,21 +217,26 @@ def files_of(manifest: Sequence[dict[str, Any]]) -> tuple[ArtifactFile, ...]:
     return tuple(ArtifactFile(**entry) for entry in manifest)
 
 
-def load_limit_seconds(version: ModelVersion) -> float:
-    """How long a load of this version may take."""
-    return version.load_timeout_seconds or config().MODEL_TIMEOUT_SECONDS
+def load_limit_seconds(version: ModelVersion, settings: Config | None = None) -> float:
+    """How long a load of this version may take.
+
+    settings: those in force, for callers that ask for many versions; without them they are read where needed.
+    """
+    return version.load_timeout_seconds or (settings or effective()).MODEL_TIMEOUT_SECONDS
 
 
-def spec_of(version: ModelVersion) -> ModelSpec:
+def spec_of(version: ModelVersion, *, settings: Config | None = None, device: str | None = None) -> ModelSpec:
     """What loaderd needs to load this version, with the defaults of the settings filled in.
 
+    settings: as in load_limit_seconds. device: where it will run, as `lifecycle.observed.device_of` names it; what
+    was measured elsewhere is left out. None: not known, and what was measured last is taken.
     Reads the lineage (select_related it). Raises ArtifactRefused when the path leads out of MODELS_DIR.
     """
     try:
         directory = directory_of(version.path)
     except Refused as refusal:
         raise ArtifactRefused(f"{version.model_id} may not be loaded. {refusal}", model_id=version.model_id) from None
-    settings = config()
+    is_measured = version.measured_digest == version.digest and device in (None, version.measured_device)
     return ModelSpec(
         model_id=version.model_id,
         lineage=version.lineage.name,
@@ -241,9 +247,23 @@ def spec_of(version: ModelVersion) -> ModelSpec:
         digest=version.digest,
         files=files_of(version.manifest),
         approved=version.is_approved,
-        timeout_seconds=load_limit_seconds(version),
-        threads=version.threads or settings.MODEL_THREADS,
+        timeout_seconds=load_limit_seconds(version, settings),
+        threads=version.threads or config().MODEL_THREADS,
         max_batch_size=version.max_batch_size,
         config=version.config,
         metadata=version.metadata,
+        canary=_canary_of(version),
+        memory_limit_bytes=None if version.memory_limit_mb is None else version.memory_limit_mb * 2**20,
+        peak_bytes=version.measured_peak_bytes if is_measured else None,
+        resident_bytes=version.measured_resident_bytes if is_measured else None,
+        gpu_bytes=version.measured_gpu_bytes if is_measured else None,
     )
+
+
+def _canary_of(version: ModelVersion) -> dict[str, Any] | None:
+    """What these bytes must answer: as metadata.json states it, else as it was recorded at their first load."""
+    stated = version.metadata.get("canary")
+    if isinstance(stated, dict):
+        return {"source": "metadata", "tolerance": None, **stated}
+    recorded: dict[str, Any] | None = version.canary
+    return recorded if version.canary_digest == version.digest else None

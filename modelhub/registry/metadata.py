@@ -9,6 +9,8 @@ All keys of metadata.json are optional and unknown ones are kept:
     labels                           list of class names, or an object of index to class name
     performance_metrics              object; accuracy, when given, is a number from 0 to 1
     sample_input                     anything that the framework takes for an example
+    canary                           {"inputs": [...], "predictions": [...], "tolerance": number}: what the model must
+                                     answer, as the API's predict takes and gives it; tolerance is optional
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ METADATA_FILE = "metadata.json"
 CONFIG_FILE = "config.json"
 MAX_JSON_BYTES = 4 << 20
 MAX_JSON_DEPTH = 64
+MAX_CANARY_ITEMS = 64  # it is predicted at each load and health check
 _VERSION_SUFFIX = re.compile(r"(?P<lineage>.+?)[-_][vV](?P<version>\d+(\.\d+)*)")
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
@@ -124,6 +127,7 @@ def describe(model_id: str, paths: list[str], metadata: Mapping[str, Any], confi
     accuracy = metrics.get("accuracy")
     if accuracy is not None and not (_is_number(accuracy) and 0 <= accuracy <= 1):
         _refuse("performance_metrics.accuracy", "a number from 0 to 1", accuracy)
+    _check_canary(metadata.get("canary"))
     framework, artifact_format = _detect(_text(metadata, "framework", 64), paths, config)
     return Description(
         name=_text(metadata, "name", 200) or model_id,
@@ -135,6 +139,32 @@ def describe(model_id: str, paths: list[str], metadata: Mapping[str, Any], confi
         created_at=_time(metadata.get("created_at")),
         performance_metrics=metrics,
     )
+
+
+def _check_canary(canary: Any) -> None:
+    """Raises Refused for a canary that no answer could be compared with."""
+    if canary is None:
+        return
+    if not isinstance(canary, dict):
+        _refuse("canary", 'an object such as {"inputs": ["good"], "predictions": ["positive"]}', canary)
+    unknown = sorted(canary.keys() - {"inputs", "predictions", "tolerance"})
+    if unknown:
+        raise Refused(
+            f'{METADATA_FILE}: "canary" has "inputs", "predictions" and "tolerance", and not {_say(unknown[0])}.'
+        )
+    for key in ("inputs", "predictions"):
+        values = canary.get(key)
+        if not (isinstance(values, list) and 1 <= len(values) <= MAX_CANARY_ITEMS):
+            _refuse(f"canary.{key}", f"a list of 1 to {MAX_CANARY_ITEMS} items", values)
+    inputs, predictions = canary["inputs"], canary["predictions"]
+    if len(inputs) != len(predictions):
+        raise Refused(
+            f'{METADATA_FILE}: "canary" must have a prediction for each of its {len(inputs)} inputs, and has '
+            f"{len(predictions)}."
+        )
+    tolerance = canary.get("tolerance", 0)
+    if not (_is_number(tolerance) and tolerance >= 0):
+        _refuse("canary.tolerance", "a number, 0 or more", tolerance)
 
 
 def _detect(stated: str, paths: list[str], config: Mapping[str, Any]) -> tuple[str, str]:

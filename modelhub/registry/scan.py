@@ -24,7 +24,7 @@ from modelhub.registry.choices import ModelType
 from modelhub.registry.metadata import CONFIG_FILE, METADATA_FILE, Description, describe, read_json
 
 # Words of the API's paths: /api/models/health and the like would hide a model of that name.
-RESERVED_MODEL_IDS = frozenset({"health", "metrics", "optimize-memory", "discover"})
+RESERVED_MODEL_IDS = frozenset({"health", "metrics", "optimize-memory", "unused", "discover"})
 MAX_MODEL_ID_CHARACTERS = 200
 HASH_THREADS = min(8, os.cpu_count() or 1)
 

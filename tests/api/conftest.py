@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,10 +17,13 @@ from django.utils import timezone
 from rest_framework.test import APIClient
 
 from modelhub.accounts.models import ApiToken
+from modelhub.conf import Config
 from modelhub.lifecycle.models import LoaderStatus, Operation, OperationStatus
 from modelhub.lifecycle.notifications import OPERATION_CHANNEL, notify, stop_listening
 from modelhub.registry.choices import Status
-from modelhub.registry.models import Model, ModelVersion
+from modelhub.registry.models import Alias, Model, ModelVersion
+from modelhub.telemetry.models import Alert
+from tests.lifecycle.fake_loaderd import FakeLoaderd as ControlSocket
 
 MakeVersion = Callable[..., ModelVersion]
 As = Callable[[str], APIClient]
@@ -81,12 +86,21 @@ def loaded(make_version: MakeVersion, loaderd_is_heard: LoaderStatus) -> ModelVe
 def loaderd_is_heard(db: None) -> LoaderStatus:
     now = timezone.now()
     heard = now + timedelta(seconds=20)  # a slow test machine shall not make it silent
-    return LoaderStatus.objects.create(pid=99, boot_id="b", started_at=now - timedelta(hours=1), observed_at=heard)
+    # What the reporter writes of the daemon's heartbeat.
+    facts = {"budget": {"budget_bytes": 600 * 2**20, "used_bytes": 256 * 2**20, "reserved_bytes": 100 * 2**20}}
+    began = now - timedelta(hours=1)
+    return LoaderStatus.objects.create(pid=99, boot_id="b", started_at=began, observed_at=heard, facts=facts)
 
 
 @pytest.fixture
 def loaderd_is_silent(loaderd_is_heard: LoaderStatus) -> None:
     LoaderStatus.objects.update(observed_at=timezone.now() - timedelta(minutes=1))
+
+
+@pytest.fixture
+def open_alert(db: None) -> Alert:
+    now = timezone.now()
+    return Alert.objects.create(key="memory", kind="memory", message="Full.", opened_at=now, last_seen_at=now)
 
 
 @pytest.fixture
@@ -142,3 +156,27 @@ def loaderd(transactional_db: None, loaderd_is_heard: LoaderStatus) -> Iterator[
     post_save.connect(fake.saved, sender=Operation)
     yield fake
     post_save.disconnect(fake.saved, sender=Operation)
+
+
+@pytest.fixture
+def planner(loaderd_is_heard: LoaderStatus, monkeypatch: pytest.MonkeyPatch) -> Iterator[ControlSocket]:
+    """A control socket of its own that answers dry runs with its `plan`."""
+    with tempfile.TemporaryDirectory(prefix="mh-control-") as folder:
+        path = Path(folder) / "control.sock"
+        monkeypatch.setattr(Config, "control_socket", property(lambda _: path))
+        fake = ControlSocket(path)
+        yield fake
+        fake.close()
+
+
+@pytest.fixture
+def lineage(make_version: MakeVersion) -> Model:
+    """`sentiment` with three versions: v2 is live, v10 the candidate."""
+    made = [
+        make_version(f"sentiment-{version}", lineage="sentiment", version=f"{version[1:]}.0.0")
+        for version in ("v1", "v2", "v10")
+    ]
+    lineage = made[0].lineage
+    Alias.objects.create(lineage=lineage, name="live", version=made[1], set_by="ada")
+    Alias.objects.create(lineage=lineage, name="candidate", version=made[2], set_by="ada")
+    return lineage

@@ -11,7 +11,6 @@ from rest_framework.test import APIClient
 from loaderd import errors
 from modelhub.api import waiting
 from modelhub.lifecycle.models import LoaderStatus, Operation, OperationStatus
-from modelhub.registry.choices import Status
 from modelhub.registry.models import ModelVersion
 from tests.api.conftest import FakeLoaderd, MakeVersion
 
@@ -172,10 +171,32 @@ def test_a_model_with_a_dot_a_space_or_a_sign_in_its_id_is_reached(
         assert [operation["model_id"] for operation in api.get(body["links"]["operations"]).json()] == [model_id]
 
 
-def test_optimize_memory_is_incomplete_when_an_unload_fails(
-    api: APIClient, make_version: MakeVersion, loaderd: FakeLoaderd
-) -> None:
-    make_version(status=Status.LOADED)
-    loaderd.error = errors.ModelProcessDied("gone").to_message()
-    body = api.post("/api/models/optimize-memory").json()
-    assert (body["status"], body["models_unloaded"], body["memory_freed_mb"]) == ("incomplete", 0, 0)
+def test_507_with_the_sum_when_it_does_not_fit(api: APIClient, version: ModelVersion, loaderd: FakeLoaderd) -> None:
+    plan = {"needed_bytes": 900, "free_bytes": 100, "kept": [{"model_id": "a", "bytes": 500, "reason": "pinned"}]}
+    loaderd.error = errors.InsufficientMemory("It needs 900 B and 100 B are free.", **plan).to_message()
+    answer = api.post(LOAD)
+    body = answer.json()["error"]
+    assert (answer.status_code, body["code"]) == (507, "insufficient_memory")
+    assert plan.items() <= body["details"].items()
+
+
+class TestOptimizeMemory:
+    ADDRESS = "/api/models/optimize-memory"
+
+    def test_two_at_a_time_are_one(self, api: APIClient, loaderd: FakeLoaderd) -> None:
+        first = api.post(self.ADDRESS, headers={"Prefer": "respond-async"})
+        second = api.post(self.ADDRESS, headers={"Prefer": "respond-async"})
+        assert (first.status_code, first.json()["kind"], first.json()["model_id"]) == (202, "optimize", None)
+        assert first.json()["id"] == second.json()["id"]
+        assert [found["id"] for found in api.get("/api/operations/?kind=optimize").json()] == [first.json()["id"]]
+
+    def test_its_error_is_answered(self, api: APIClient, loaderd: FakeLoaderd) -> None:
+        loaderd.error = errors.ShuttingDown("loaderd is ending.").to_message()
+        answer = api.post(self.ADDRESS)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "shutting_down")
+        assert answer.json()["error"]["details"] == {"operation": str(Operation.objects.get().id)}
+
+    def test_503_when_loaderd_is_away(self, api: APIClient, loaderd: FakeLoaderd) -> None:
+        LoaderStatus.objects.update(stopped_at=timezone.now())
+        assert api.post(self.ADDRESS).status_code == 503
+        assert not Operation.objects.exists()

@@ -157,16 +157,18 @@ class TestCost:
         few = queries()
         ModelVersion.objects.all().delete()
         make_many(1000)
-        assert queries() == few == 4  # token, loaderd, count, rows
+        assert queries() == few == 5  # token, loaderd, count, rows, aliases
 
     def test_the_big_columns_stay_in_the_database(self, api: APIClient) -> None:
         make_many(1)
         with CaptureQueriesContext(connection) as captured:
             api.get("/api/models/")
         text = " ".join(query["sql"] for query in captured)
-        assert not re.search("manifest|metadata|signature|performance_metrics", text)
+        assert not re.search('manifest|metadata|signature|performance_metrics|canary"|description', text)
 
-    @pytest.mark.parametrize(("address", "count"), [("", 3), ("/performance", 3), ("/state-changes", 3)])
+    @pytest.mark.parametrize(
+        ("address", "count"), [("", 4), ("/performance", 4), ("/samples", 3), ("/state-changes", 3)]
+    )
     def test_one_model_costs_few_queries(self, api: APIClient, address: str, count: int) -> None:
         make_many(1)
         with CaptureQueriesContext(connection) as captured:

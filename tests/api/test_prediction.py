@@ -37,8 +37,9 @@ def asked(db: None, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 def test_it_answers_what_the_door_answers(as_: As, asked: list[Any]) -> None:
     answer = as_("operator").post("/api/models/m.1/predict", {"inputs": ["good", "bad"]})
     assert (answer.status_code, answer.json()) == (200, ANSWER)
-    options = {"user": "operator", "timeout_seconds": config().PREDICT_TIMEOUT_SECONDS}
+    options = {"user": "operator", "timeout_seconds": client.time_limit_seconds()}
     assert asked == [("m.1", ["good", "bad"], options)]
+    assert options["timeout_seconds"] > config().PREDICT_TIMEOUT_SECONDS + config().LOAD_WAIT_SECONDS
 
 
 @pytest.mark.parametrize("inputs", [["text"], [[1, 2.5, "x"]], [[[1]]], [{"a": 1}], [None, True, 3]])

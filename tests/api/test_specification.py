@@ -1,4 +1,4 @@
-"""The eight endpoints of the specification answer exactly its fields, in its types."""
+"""The eight endpoints of the specification answer its fields, in its order and types, and then those beside it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from rest_framework.test import APIClient
 
 from modelhub.registry.choices import Status
 from modelhub.registry.models import ModelVersion
+from modelhub.telemetry.models import Alert
 from tests.api.conftest import FakeLoaderd, MakeVersion
 
 Types = dict[str, tuple[type, ...]]
@@ -28,6 +29,25 @@ SUMMARY: Types = {
     "load_count": (int,),
     "usage_count": (int,),
     "health_status": (str,),
+}
+BESIDE_BOTH: Types = {
+    "lineage": (str,),
+    "aliases": (list,),
+    "is_live": (bool,),
+    "desired_state": (str,),
+    "pinned": (bool,),
+    "priority": (int,),
+    "autoload": (bool,),
+    "keep_alive_seconds": (float, NoneType),
+    "memory_limit_mb": (int, NoneType),
+    "status_cause": (str,),
+    "health_reason": (str,),
+    "heartbeat_at": (float, NoneType),
+    "canary_at": (float, NoneType),
+    "canary_ok": (bool, NoneType),
+    "canary_seconds": (float, NoneType),
+    "rolled_back_at": (float, NoneType),
+    "measured": (dict, NoneType),
 }
 DETAIL: Types = {
     "id": (str,),
@@ -56,10 +76,8 @@ BESIDE_DETAIL: Types = {
     "last_error": (str,),
     "observed_at": (float, NoneType),
     "runtime": (dict, NoneType),
-    "lineage": (str,),
     "format": (str,),
     "digest": (str,),
-    "desired_state": (str,),
     "approved": (bool,),
     "refusal": (str,),
     "missing_since": (float, NoneType),
@@ -68,6 +86,7 @@ BESIDE_DETAIL: Types = {
     "load_timeout_seconds": (float, NoneType),
     "threads": (int, NoneType),
     "max_batch_size": (int,),
+    "rolled_back_reason": (str,),
     "links": (dict,),
 }
 PERFORMANCE: Types = {
@@ -78,6 +97,7 @@ PERFORMANCE: Types = {
     "performance_metrics": (dict,),
     "memory_efficiency": (float, NoneType),
     "error_rate": (float,),
+    "window": (dict,),
 }
 HEALTH: Types = {
     "status": (str,),
@@ -87,6 +107,8 @@ HEALTH: Types = {
     "loaded_models": (list,),
     "timestamp": (float,),
     "loaderd": (dict,),
+    "open_alerts": (int,),
+    "budget": (dict,),
 }
 METRICS: Types = {
     "total_models": (int,),
@@ -99,12 +121,22 @@ METRICS: Types = {
     "uptime_seconds": (int,),
     "models_by_type": (dict,),
     "models_by_framework": (dict,),
+    "open_alerts": (int,),
+    "budget": (dict,),
 }
 OPTIMIZED: Types = {
     "status": (str,),
     "memory_freed_mb": (int,),
     "models_unloaded": (int,),
     "optimization_time_ms": (int,),
+    "unloaded": (list,),
+}
+
+
+MIB = 1024**2
+BUDGET = {
+    "memory": {"limit_mb": 600, "used_mb": 256, "reserved_mb": 100, "free_mb": 244},
+    "gpu": {"limit_mb": None, "used_mb": None, "reserved_mb": None, "free_mb": None},
 }
 
 
@@ -125,10 +157,10 @@ class TestTypes:
 
     def test_list(self, api: APIClient) -> None:
         (entry,) = api.get("/api/models/").json()
-        check(entry, SUMMARY)
+        check(entry, {**SUMMARY, **BESIDE_BOTH})
 
     def test_detail(self, api: APIClient) -> None:
-        check(api.get("/api/models/sentiment-model-v1").json(), {**DETAIL, **BESIDE_DETAIL})
+        check(api.get("/api/models/sentiment-model-v1").json(), {**DETAIL, **BESIDE_BOTH, **BESIDE_DETAIL})
 
     def test_performance(self, api: APIClient) -> None:
         check(api.get("/api/models/sentiment-model-v1/performance").json(), PERFORMANCE)
@@ -139,29 +171,25 @@ class TestTypes:
     def test_metrics(self, api: APIClient) -> None:
         check(api.get("/api/models/metrics").json(), METRICS)
 
-    def test_optimize_memory(self, api: APIClient) -> None:
-        check(api.post("/api/models/optimize-memory").json(), OPTIMIZED)
-
 
 @pytest.mark.usefixtures("loaded")
 class TestValues:
     def test_list(self, api: APIClient) -> None:
-        assert api.get("/api/models/").json() == [
-            {
-                "id": "sentiment-model-v1",
-                "name": "Sentiment Analysis Model",
-                "type": "sentiment",
-                "version": "1.0.0",
-                "status": "loaded",
-                "framework": "sklearn",
-                "loaded": True,
-                "memory_usage": 256,  # rounded up
-                "gpu_memory_usage": 128,
-                "load_count": 4,
-                "usage_count": 1000,
-                "health_status": "healthy",
-            }
-        ]
+        (entry,) = api.get("/api/models/").json()
+        assert {name: entry[name] for name in SUMMARY} == {
+            "id": "sentiment-model-v1",
+            "name": "Sentiment Analysis Model",
+            "type": "sentiment",
+            "version": "1.0.0",
+            "status": "loaded",
+            "framework": "sklearn",
+            "loaded": True,
+            "memory_usage": 256,  # rounded up
+            "gpu_memory_usage": 128,
+            "load_count": 4,
+            "usage_count": 1000,
+            "health_status": "healthy",
+        }
 
     def test_detail(self, api: APIClient, settings: Any) -> None:
         body = api.get("/api/models/sentiment-model-v1").json()
@@ -180,9 +208,10 @@ class TestValues:
     def test_performance(self, api: APIClient) -> None:
         body = api.get("/api/models/sentiment-model-v1/performance").json()
         assert body["error_rate"] == 0.01
+        assert body["window"]["requests"] == 0
         assert body["memory_efficiency"] == round(50 * 1024**2 / (384 * 1024**2 - 5), 4)
 
-    def test_health(self, api: APIClient) -> None:
+    def test_health(self, api: APIClient, open_alert: Alert) -> None:
         body = api.get("/api/models/health").json()
         assert body.pop("timestamp") == pytest.approx(time.time(), abs=30)
         assert body["loaderd"].pop("observed_at") == pytest.approx(time.time(), abs=30)
@@ -193,6 +222,8 @@ class TestValues:
             "gpu_memory_mb": 128,
             "loaded_models": [{"id": "sentiment-model-v1", "status": "healthy", "memory_usage": 256}],
             "loaderd": {"reachable": True, "pid": 99},
+            "open_alerts": 1,
+            "budget": BUDGET,
         }
 
     def test_metrics(self, api: APIClient, make_version: MakeVersion) -> None:
@@ -210,6 +241,8 @@ class TestValues:
             "health_score": 99.0,
             "models_by_type": {"sentiment": 1, "topic": 2},
             "models_by_framework": {"sklearn": 1, "tensorflow": 1, "transformers": 1},
+            "open_alerts": 0,
+            "budget": BUDGET,
         }
 
     def test_health_and_score_fall_when_a_model_fails(self, api: APIClient, make_version: MakeVersion) -> None:
@@ -241,6 +274,7 @@ class TestSilentLoaderd:
         health, metrics = api.get("/api/models/health").json(), api.get("/api/models/metrics").json()
         assert (health["status"], health["active_models"], health["loaderd"]["reachable"]) == ("unhealthy", 0, False)
         assert (metrics["health_score"], metrics["uptime_seconds"], metrics["total_models"]) == (0.0, 0, 1)
+        assert set(health["budget"]["memory"].values()) == {None}
 
 
 def test_load_answers_as_in_the_specification(api: APIClient, loaderd: FakeLoaderd, make_version: MakeVersion) -> None:
@@ -266,12 +300,25 @@ def test_unload_answers_as_in_the_specification(
     assert answer.json() == {"model_id": "sentiment-model-v1", "status": "unloaded"}
 
 
-def test_optimize_memory_unloads_what_should_not_be_loaded(
-    api: APIClient, loaderd: FakeLoaderd, make_version: MakeVersion
-) -> None:
-    make_version("wanted", status=Status.LOADED, desired_state="loaded")
-    make_version("left-over", status=Status.LOADED, desired_state="unloaded")
-    loaderd.result = {"status": "unloaded", "freed_bytes": 512 * 1024**2}
+def test_optimize_memory_tells_what_was_measured_as_freed(api: APIClient, loaderd: FakeLoaderd) -> None:
+    unloaded = [
+        {"model_id": "topic-v1", "promised_bytes": 2 * MIB, "freed_bytes": 300 * MIB, "reason": "not asked for 26 h"},
+        {"model_id": "topic-v2", "promised_bytes": 2 * MIB, "freed_bytes": 212 * MIB - 5, "reason": "little used"},
+    ]
+    loaderd.result = {
+        "status": "completed",
+        "unloaded": unloaded,
+        "promised_bytes": 4 * MIB,
+        "freed_bytes": 512 * MIB - 5,
+        "seconds": 0.25,
+    }
     body = api.post("/api/models/optimize-memory").json()
-    assert [operation.version.model_id for operation in loaderd.seen] == ["left-over"]
-    assert (body["status"], body["memory_freed_mb"], body["models_unloaded"]) == ("completed", 512, 1)
+    check(body, OPTIMIZED)
+    assert body == {
+        "status": "completed",
+        "memory_freed_mb": 512,
+        "models_unloaded": 2,
+        "optimization_time_ms": 250,
+        "unloaded": unloaded,
+    }
+    assert [(operation.kind, operation.version) for operation in loaderd.seen] == [("optimize", None)]

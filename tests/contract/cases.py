@@ -13,6 +13,7 @@ import pytest
 
 from loaderd import catalogue
 from loaderd.frameworks.base import Artifact, LoadedModel, Signature
+from loaderd.protocol import ModelSpec
 from tests.contract import sklearn_artifacts, tensorflow_artifacts, transformers_artifacts
 from tests.contract.corpus import TEXTS
 
@@ -167,6 +168,11 @@ def artifact_of(case: Case, directory: Path, approved: bool | None = None) -> Ar
         config=json.loads(config.read_text()) if config.exists() else {},
         metadata=case.metadata,
     )
+
+
+def spec_of(case: Case, canary: dict[str, Any] | None = None) -> ModelSpec:
+    """What the canary of a model reads of its spec."""
+    return ModelSpec(case.name, case.name, "1", case.framework, case.format, directory="/", digest="", canary=canary)
 
 
 def load(artifact: Artifact, framework_name: str) -> LoadedModel:

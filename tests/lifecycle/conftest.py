@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
+import psycopg
 import pytest
 from django.contrib.auth.models import User
 from django.db import connection
@@ -23,6 +24,7 @@ from modelhub.registry.models import Model, ModelVersion
 from tests.lifecycle.fake_loaderd import FakeLoaderd, succeed
 
 MakeVersion = Callable[..., ModelVersion]
+Tell = Callable[..., None]
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +34,7 @@ def _listening_ends_with_the_test() -> Iterator[None]:
 
 
 @pytest.fixture
-def make_version(transactional_db: None) -> MakeVersion:
+def make_version(db: None) -> MakeVersion:
     def make(model_id: str = "topic-v1", **fields: Any) -> ModelVersion:
         lineage, _ = Model.objects.get_or_create(name=fields.pop("lineage", model_id))
         values = {
@@ -53,12 +55,12 @@ def version(make_version: MakeVersion) -> ModelVersion:
 
 
 @pytest.fixture
-def admin(transactional_db: None) -> User:
+def admin(db: None) -> User:
     return User.objects.create_superuser("ada", password="x")
 
 
 @pytest.fixture
-def loaderd_is_heard(transactional_db: None) -> LoaderStatus:
+def loaderd_is_heard(db: None) -> LoaderStatus:
     """For the length of a test, without heartbeats."""
     later = timezone.now() + timedelta(hours=1)
     return LoaderStatus.objects.create(pk=1, pid=1, boot_id="b", started_at=timezone.now(), observed_at=later)
@@ -71,6 +73,32 @@ def reporter(transactional_db: None) -> Iterator[DatabaseReporter]:
     LoaderStatus.objects.update(observed_at=timezone.now() + timedelta(hours=1))
     yield reporter
     assert reporter.close(10)
+
+
+@pytest.fixture
+def tell(transactional_db: None) -> Tell:
+    """Reports through a reporter of its own and returns when all is written."""
+
+    def tell(*reports: Any) -> None:
+        reporter = DatabaseReporter()
+        reporter._outbox.start()
+        for report in reports:
+            reporter.report(report)
+        assert reporter.close(20)
+
+    return tell
+
+
+@pytest.fixture
+def outage(transactional_db: None) -> Iterator[Callable[[], None]]:
+    """Call it: connections end and new ones are refused, but for the test's own; allow_connections(True) ends it."""
+
+    def begin() -> None:
+        allow_connections(False)
+        terminate_backends()
+
+    yield begin
+    allow_connections(True)
 
 
 @pytest.fixture
@@ -123,6 +151,13 @@ def in_thread(function: Callable[[], Any]) -> threading.Thread:
     thread = threading.Thread(target=run)
     thread.start()
     return thread
+
+
+def allow_connections(is_allowed: bool) -> None:
+    # A database can only be closed from another one.
+    own = connection.get_connection_params()
+    with psycopg.connect(**{**own, "dbname": "postgres"}, autocommit=True) as elsewhere:
+        elsewhere.execute(f'ALTER DATABASE "{own["dbname"]}" ALLOW_CONNECTIONS {str(is_allowed).lower()}')
 
 
 def terminate_backends(condition: str = "true") -> int:

@@ -24,6 +24,7 @@ class FakeLoaderd:
 
     received: every command, redelivered ones too. executed: ids of operations, each once. execute: called
     with the command that is run, for the first delivery of each operation. hold: while clear, answers wait.
+    plan: what a dry run is answered.
     """
 
     def __init__(self, socket_path: Path, execute: Execute | None = None) -> None:
@@ -31,6 +32,7 @@ class FakeLoaderd:
         self.peer_pids: list[int] = []
         self.executed: list[str] = []
         self.refuse_with: LoaderdError | None = None
+        self.plan: dict[str, Any] = {}
         self.hold = threading.Event()
         self.hold.set()
         self._execute = execute
@@ -72,12 +74,16 @@ class FakeLoaderd:
                 self.received.append(message)
                 self.peer_pids.append(struct.unpack("3i", credentials)[0])
                 operation_id = message.get("operation_id", "")
-                is_new = self.refuse_with is None and operation_id not in self.executed
+                is_plan = message["command"] == "plan"
+                is_new = self.refuse_with is None and not is_plan and operation_id not in self.executed
                 if is_new:
                     self.executed.append(operation_id)
                 self._changed.notify_all()
             if self.refuse_with is not None:
                 protocol.send(connected, {"error": self.refuse_with.to_message()})
+                return
+            if is_plan:
+                protocol.send(connected, {"result": self.plan})
                 return
             self.hold.wait(30)
             with contextlib.suppress(OSError):  # the worker was killed meanwhile

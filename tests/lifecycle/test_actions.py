@@ -47,7 +47,8 @@ def test_a_load_writes_wish_operation_and_task(
     assert (stored.kind, stored.status, stored.source, stored.reason) == ("load", "queued", "api", "it is Monday")
     assert (stored.requested_by, stored.requested_by_name) == (admin, "ada")
     assert desired_state(version) == "loaded"
-    assert OrmQ.objects.get().task["args"] == (str(operation.pk), version.pk, "unloaded")
+    assert OrmQ.objects.get().task["args"] == (str(operation.pk),)
+    assert stored.parameters == {"desired_before": "unloaded"}
 
 
 def test_the_system_may_ask_without_a_user(version: ModelVersion, loaderd_is_heard: LoaderStatus) -> None:

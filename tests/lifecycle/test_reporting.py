@@ -4,29 +4,45 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
-import psycopg
 import pytest
 from django.contrib.auth.models import Group, Permission, User
 from django.db import OperationalError, connection, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils import timezone
 
-from loaderd.errors import Cancelled, LoadFailed, ModelProcessDied, PermissionDenied, StateForbids, UnknownModel
-from loaderd.reporter import Heartbeat, ModelRuntime, OperationEnded, OperationProgress, StateReport, Usage
+from loaderd.errors import (
+    Cancelled,
+    InsufficientMemory,
+    LoaderdError,
+    LoadFailed,
+    ModelProcessDied,
+    PermissionDenied,
+    StateForbids,
+    UnknownModel,
+)
+from loaderd.reporter import (
+    HealthReport,
+    Heartbeat,
+    ModelRuntime,
+    OperationEnded,
+    OperationProgress,
+    StateReport,
+    Usage,
+)
 from loaderd.states import LoadPhase, ModelState
 from modelhub.accounts.models import ApiToken
 from modelhub.lifecycle.actions import request_load
 from modelhub.lifecycle.models import LoaderStatus, Operation, OperationStatus, StateChange
 from modelhub.lifecycle.notifications import wait_for
-from modelhub.lifecycle.recording import record_heartbeat
+from modelhub.lifecycle.observations import record_health, record_heartbeat
 from modelhub.lifecycle.reporting import MAX_COMMANDS, DatabaseReporter
 from modelhub.registry.models import ModelVersion
 from tests.deadline import wait_until
-from tests.lifecycle.conftest import MakeVersion, terminate_backends
+from tests.lifecycle.conftest import MakeVersion, Tell, allow_connections, terminate_backends
 from tests.lifecycle.fake_loaderd import FakeLoaderd
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -56,20 +72,12 @@ def used(requests: int, **fields: Any) -> Usage:
 
 
 @pytest.fixture
-def tell(version: ModelVersion) -> Iterator[Callable[..., None]]:
-    """Reports through a reporter of its own and returns when all is written."""
-
-    def tell(*reports: Any) -> None:
-        reporter = DatabaseReporter()
-        reporter._outbox.start()
-        for report in reports:
-            reporter.report(report)
-        assert reporter.close(20)
-
+def tell(version: ModelVersion, tell: Tell) -> Tell:
+    """Of one model, topic-v1."""
     return tell
 
 
-def test_a_load_and_unload_leave_every_field_and_every_move(tell: Callable[..., None]) -> None:
+def test_a_load_and_unload_leave_every_field_and_every_move(tell: Tell) -> None:
     runtime = ModelRuntime(4711, NOW - 1, LoadPhase.SERVING, private_bytes=1000, pss_bytes=1200, gpu_bytes=0)
     signature = {"inputs": [{"name": "text", "datatype": "BYTES", "shape": [-1]}]}
     tell(
@@ -99,14 +107,14 @@ def test_a_load_and_unload_leave_every_field_and_every_move(tell: Callable[..., 
     assert set(StateChange.objects.values_list("actor", flat=True)) == {"loaderd"}
 
 
-def test_a_move_names_who_asked(version: ModelVersion, admin: User, tell: Callable[..., None]) -> None:
+def test_a_move_names_who_asked(version: ModelVersion, admin: User, tell: Tell) -> None:
     operation = Operation.objects.create(kind="load", version=version, requested_by_name="ada", source="api")
     tell(moved(ModelState.LOADING, operation_id=str(operation.pk)))
     change = StateChange.objects.get()
     assert (change.actor, change.operation) == ("ada", operation)
 
 
-def test_an_error_is_counted_and_kept(tell: Callable[..., None]) -> None:
+def test_an_error_is_counted_and_kept(tell: Tell) -> None:
     error = LoadFailed("topic-v1 could not be loaded: \0 in its log.", log_tail="\0\ud800", ratio=float("nan"))
     tell(moved(ModelState.LOADING), moved(ModelState.ERROR, reason=error.message, error=error.to_message()))
     version = row()
@@ -115,7 +123,7 @@ def test_an_error_is_counted_and_kept(tell: Callable[..., None]) -> None:
 
 
 def test_a_move_that_the_registry_did_not_expect_is_corrected_and_says_so(
-    tell: Callable[..., None], caplog: pytest.LogCaptureFixture
+    tell: Tell, caplog: pytest.LogCaptureFixture
 ) -> None:
     tell(moved(ModelState.LOADED, load_seconds=0.1))
     assert row().status == "loaded"
@@ -125,7 +133,7 @@ def test_a_move_that_the_registry_did_not_expect_is_corrected_and_says_so(
 
 
 def test_reports_of_a_model_that_was_deleted_do_not_hold_up_the_rest(
-    make_version: MakeVersion, tell: Callable[..., None]
+    make_version: MakeVersion, tell: Tell
 ) -> None:
     make_version("other")
     ModelVersion.objects.filter(model_id="topic-v1").delete()
@@ -134,7 +142,7 @@ def test_reports_of_a_model_that_was_deleted_do_not_hold_up_the_rest(
 
 
 def test_a_report_that_cannot_be_written_is_dropped_alone(
-    make_version: MakeVersion, tell: Callable[..., None], caplog: pytest.LogCaptureFixture
+    make_version: MakeVersion, tell: Tell, caplog: pytest.LogCaptureFixture
 ) -> None:
     make_version("other")
     tell(
@@ -156,7 +164,7 @@ def test_a_report_that_cannot_be_written_is_dropped_alone(
     ],
 )
 def test_an_operation_ends_as_loaderd_says(
-    version: ModelVersion, tell: Callable[..., None], ended: dict[str, Any], status: str
+    version: ModelVersion, tell: Tell, ended: dict[str, Any], status: str
 ) -> None:
     operation = Operation.objects.create(kind="load", version=version, status="running")
     tell(OperationEnded(str(operation.pk), NOW, **ended))
@@ -167,7 +175,7 @@ def test_an_operation_ends_as_loaderd_says(
 
 
 def test_an_unload_puts_aside_an_error_that_is_older_than_the_daemon(
-    version: ModelVersion, tell: Callable[..., None]
+    version: ModelVersion, tell: Tell
 ) -> None:
     ModelVersion.objects.filter(pk=version.pk).update(status=ModelState.ERROR.value, last_error="it died")
     operation = Operation.objects.create(kind="unload", version=version, requested_by_name="ada")
@@ -177,7 +185,7 @@ def test_an_unload_puts_aside_an_error_that_is_older_than_the_daemon(
     assert (change.from_state, change.to_state, change.actor) == ("error", "unloaded", "ada")
 
 
-def test_an_end_is_final(version: ModelVersion, tell: Callable[..., None], caplog: pytest.LogCaptureFixture) -> None:
+def test_an_end_is_final(version: ModelVersion, tell: Tell, caplog: pytest.LogCaptureFixture) -> None:
     operation = Operation.objects.create(kind="load", version=version, status="cancelled")
     tell(OperationEnded(str(operation.pk), NOW, result={}))
     operation.refresh_from_db()
@@ -227,15 +235,173 @@ def test_a_heartbeat_measures_all_models_in_two_queries(
     assert (status.pid, status.boot_id, status.facts) == (77, "second", FACTS)
 
 
+LOADED = ModelRuntime(4711, NOW - 1, private_bytes=1000, gpu_bytes=50)
+
+
+def measured() -> tuple[Any, ...]:
+    version = row()
+    return (
+        version.measured_digest[:1],
+        version.measured_device,
+        version.measured_peak_bytes,
+        version.measured_resident_bytes,
+        version.measured_gpu_bytes,
+    )
+
+
+def test_what_a_load_needed_is_remembered_for_these_bytes_on_this_device(tell: Tell) -> None:
+    tell(Heartbeat(NOW - 9, {**FACTS, "gpus": [{"name": "H100"}]}, {}))
+    tell(moved(ModelState.LOADED, digest="a" * 64, runtime=LOADED, peak_bytes=3000))
+    assert measured() == ("a", "H100", 3000, 1000, 50)
+
+    tell(Heartbeat(NOW + 1, FACTS, {"topic-v1": ModelRuntime(4711, NOW - 1, private_bytes=1500, gpu_bytes=70)}))
+    tell(Heartbeat(NOW + 2, FACTS, {"topic-v1": ModelRuntime(4711, NOW - 1, private_bytes=1200, gpu_bytes=None)}))
+    assert measured() == ("a", "H100", 3000, 1500, 70), "the highest while it serves"
+
+    tell(moved(ModelState.UNLOADED, at=NOW + 3))
+    tell(Heartbeat(NOW + 4, {**FACTS, "gpus": [{"name": "H100"}]}, {}))
+    tell(moved(ModelState.LOADED, digest="a" * 64, runtime=LOADED, peak_bytes=2800, at=NOW + 5))
+    assert measured() == ("a", "H100", 2800, 1500, 70), "the same bytes hold what they held"
+
+    tell(moved(ModelState.LOADED, digest="b" * 64, runtime=LOADED, peak_bytes=900, at=NOW + 6))
+    assert measured() == ("b", "H100", 900, 1000, 50), "others begin anew"
+    tell(Heartbeat(NOW + 7, FACTS, {}))
+    tell(moved(ModelState.LOADED, digest="b" * 64, runtime=ModelRuntime(1), peak_bytes=800, at=NOW + 8))
+    assert measured() == ("b", "cpu", 800, None, None), "so does another device"
+
+
+def test_bytes_that_nobody_measured_are_not_taken_for_others(tell: Tell) -> None:
+    tell(moved(ModelState.LOADED, digest="a" * 64, runtime=LOADED, peak_bytes=3000))
+    tell(moved(ModelState.LOADED, digest="b" * 64, runtime=LOADED))
+    tell(Heartbeat(NOW + 1, FACTS, {"topic-v1": ModelRuntime(4711, NOW - 1, private_bytes=9000)}))
+    assert measured() == ("a", "cpu", 3000, 1000, 50)
+
+
+def test_a_canary_that_was_recorded_is_kept_for_its_bytes(tell: Tell) -> None:
+    canary = {"source": "recorded", "inputs": ["\0"], "outputs": {"label": ["good"]}}
+    tell(moved(ModelState.LOADED, digest="a" * 64, canary=canary))
+    assert (row().canary, row().canary_digest) == (
+        {**canary, "inputs": ["\N{REPLACEMENT CHARACTER}"]},
+        "a" * 64,
+    )
+    tell(moved(ModelState.LOADED, digest="a" * 64))
+    assert row().canary["source"] == "recorded", "a load that had one says nothing of it"
+
+
+def test_a_move_tells_its_cause_to_programs(tell: Tell) -> None:
+    tell(moved(ModelState.LOADED), moved(ModelState.UNLOADED, cause="evicted", ends_wish=True))
+    assert row().status_cause == "evicted"
+    tell(moved(ModelState.LOADING), moved(ModelState.LOADED))
+    assert row().status_cause == ""
+
+
+def test_what_ends_the_wish_keeps_it_from_coming_back(make_version: MakeVersion, tell: Tell) -> None:
+    make_version("topic-v2")
+    ModelVersion.objects.update(desired_state="loaded", status="loaded")
+    Operation.objects.create(kind="load", version=row("topic-v2"), status="queued")
+    for model_id in ("topic-v1", "topic-v2"):
+        tell(StateReport(model_id, ModelState.UNLOADED, "idle for 60 s", NOW, ends_wish=True, cause="idle"))
+    assert row("topic-v1").desired_state == "unloaded"
+    assert row("topic-v2").desired_state == "loaded", "its load is under way"
+
+
+def test_a_load_that_ended_long_ago_does_not_keep_the_wish_of_an_evicted_model(
+    version: ModelVersion, reporter: DatabaseReporter, outage: Callable[[], None]
+) -> None:
+    ModelVersion.objects.update(desired_state="loaded")
+    operation = Operation.objects.create(kind="load", version=version, status="running")
+    outage()
+    for report in (
+        moved(ModelState.LOADED, operation_id=str(operation.pk)),
+        OperationEnded(str(operation.pk), NOW, result={"status": "loaded"}),
+        moved(ModelState.UNLOADED, ends_wish=True, cause="evicted", at=NOW + 60),
+    ):
+        reporter.report(report)
+    wait_until(lambda: reporter._outbox._is_away)
+    allow_connections(True)
+    assert wait_for(operation.pk, 20).status == "succeeded"
+    assert (row().status, row().desired_state) == ("unloaded", "unloaded")
+
+
+def test_an_evicted_model_that_was_asked_for_again_meanwhile_stays_wished(version: ModelVersion, tell: Tell) -> None:
+    ModelVersion.objects.update(desired_state="loaded")
+    operation = Operation.objects.create(kind="load", version=version, status="running")
+    tell(
+        moved(ModelState.UNLOADED, ends_wish=True, cause="evicted"),
+        moved(ModelState.LOADING, operation_id=str(operation.pk)),
+        moved(ModelState.LOADED, operation_id=str(operation.pk)),
+        OperationEnded(str(operation.pk), NOW, result={"status": "loaded"}),
+    )
+    assert row().desired_state == "loaded"
+
+
+@pytest.mark.parametrize(("error", "desired"), [(InsufficientMemory, "unloaded"), (LoadFailed, "loaded")])
+def test_a_load_that_did_not_fit_leaves_nothing_wished(
+    version: ModelVersion, tell: Tell, error: type[LoaderdError], desired: str
+) -> None:
+    ModelVersion.objects.update(desired_state="loaded")
+    operation = Operation.objects.create(
+        kind="load", version=version, status="running", parameters={"desired_before": "unloaded"}
+    )
+    tell(OperationEnded(str(operation.pk), NOW, error=error("No.").to_message()))
+    assert row().desired_state == desired
+
+
+# Health
+
+
+def judged(status: str, **fields: Any) -> HealthReport:
+    return HealthReport("topic-v1", **{"reason": f"it is {status}", "at": NOW + 1, **fields, "status": status})
+
+
+def test_health_is_written_with_the_times_of_heartbeat_and_canary(tell: Tell) -> None:
+    canary = {"canary_at": NOW + 0.5, "canary_ok": True, "canary_seconds": 0.01}
+    tell(moved(ModelState.LOADED), judged("healthy", heartbeat_at=NOW + 0.9, **canary))
+    tell(judged("degraded", reason="slow: \0", at=NOW + 2))
+    version = row()
+    assert (version.health_status, version.health_reason) == ("degraded", "slow: \N{REPLACEMENT CHARACTER}")
+    assert version.last_health_check_at.timestamp() == NOW + 2
+    assert version.heartbeat_at.timestamp() == NOW + 0.9
+    assert (version.canary_at.timestamp(), version.canary_ok, version.canary_seconds) == (NOW + 0.5, True, 0.01)
+
+
+def test_the_newest_of_many_checks_is_written_in_one_query(
+    make_version: MakeVersion, django_assert_num_queries: Any
+) -> None:
+    for number in range(20):
+        make_version(f"m{number}", status="loaded")
+    with transaction.atomic(), django_assert_num_queries(1):
+        record_health([HealthReport(f"m{number}", "unhealthy", "wrong", NOW) for number in range(20)])
+    assert {version.health_status for version in ModelVersion.objects.filter(status="loaded")} == {"unhealthy"}
+
+
+def test_a_check_does_not_outlive_the_process_that_it_was_of(tell: Tell) -> None:
+    tell(moved(ModelState.LOADED), judged("degraded"), moved(ModelState.UNLOADED))
+    tell(judged("degraded"))
+    assert row().health_status == "unknown"
+    crash = ModelProcessDied("It died.").to_message()
+    tell(moved(ModelState.LOADED), judged("healthy"), moved(ModelState.ERROR, error=crash), judged("healthy"))
+    assert (row().health_status, row().health_reason) == ("unhealthy", "now error")
+
+
+def test_a_heartbeat_tells_when_a_process_answered(tell: Tell) -> None:
+    tell(moved(ModelState.LOADED))
+    assert row().heartbeat_at.timestamp() == NOW
+    tell(Heartbeat(NOW + 9, FACTS, {"topic-v1": ModelRuntime(1, NOW, answered_at=NOW + 4)}))
+    assert row().heartbeat_at.timestamp() == NOW + 4
+    tell(Heartbeat(NOW + 10, FACTS, {"topic-v1": ModelRuntime(1, NOW)}))
+    assert row().heartbeat_at.timestamp() == NOW + 10
+
+
 def test_a_heartbeat_from_before_a_move_does_not_bring_the_old_process_back(
-    make_version: MakeVersion, tell: Callable[..., None]
+    make_version: MakeVersion, tell: Tell
 ) -> None:
     ModelVersion.objects.update(status="loaded", status_changed_at=timezone.now() + timedelta(days=9000), pid=2)
     tell(Heartbeat(NOW, FACTS, {"topic-v1": ModelRuntime(1, NOW)}))
     assert row().pid == 2
 
 
-def test_usage_is_added_up(tell: Callable[..., None]) -> None:
+def test_usage_is_added_up(tell: Tell) -> None:
     tell(used(3), used(2, errors=1, last_at=NOW + 5, last_error="bad \0 luck"))
     tell(used(1, last_at=NOW - 5))
     version = row()
@@ -246,25 +412,6 @@ def test_usage_is_added_up(tell: Callable[..., None]) -> None:
 
 
 # Postgres away
-
-
-def allow_connections(is_allowed: bool) -> None:
-    # A database can only be closed from another one.
-    own = connection.get_connection_params()
-    with psycopg.connect(**{**own, "dbname": "postgres"}, autocommit=True) as elsewhere:
-        elsewhere.execute(f'ALTER DATABASE "{own["dbname"]}" ALLOW_CONNECTIONS {str(is_allowed).lower()}')
-
-
-@pytest.fixture
-def outage(transactional_db: None) -> Iterator[Callable[[], None]]:
-    """Call it: connections end and new ones are refused, but for the test's own; allow_connections(True) ends it."""
-
-    def begin() -> None:
-        allow_connections(False)
-        terminate_backends()
-
-    yield begin
-    allow_connections(True)
 
 
 def test_nothing_is_lost_or_counted_twice_while_postgres_is_away(
@@ -330,68 +477,6 @@ def test_closing_while_postgres_is_away_ends_in_time_and_admits_the_loss(
     allow_connections(True)
 
 
-# Start and stop
-
-
-def test_a_starting_loaderd_finds_nothing_loaded_and_gets_its_wishes(make_version: MakeVersion) -> None:
-    make_version("was-loaded", status="loaded", pid=3, desired_state="loaded")
-    make_version("was-loading", status="loading")
-    make_version("was-error", status="error", status_reason="because")
-    make_version("wished", desired_state="loaded")
-    make_version("unapproved", desired_state="loaded", artifact_format="pickle")
-    make_version("approved", desired_state="loaded", artifact_format="pickle", approved_digest="a" * 64)
-    begun = Operation.objects.create(kind="load", version=row("was-loading"), status="running")
-    unloading = Operation.objects.create(kind="unload", version=row("was-error"), status="running")
-    queued = Operation.objects.create(kind="load", version=row("wished"))
-    LoaderStatus.objects.create(pk=1, stopped_at=timezone.now(), boot_id="first")
-
-    reporter = DatabaseReporter()
-    specs = reporter.start(FACTS).result(10)
-
-    assert sorted(spec.model_id for spec in specs) == ["approved", "was-loaded", "wished"]
-    assert {version.model_id: version.status for version in ModelVersion.objects.all()} == {
-        "was-loaded": "unloaded",
-        "was-loading": "unloaded",
-        "was-error": "error",
-        "wished": "unloaded",
-        "unapproved": "error",
-        "approved": "unloaded",
-    }
-    assert row("was-loaded").status_reason == "loaderd started; nothing is loaded"
-    assert "manage.py approve unapproved" in row("unapproved").status_reason
-    begun.refresh_from_db()
-    queued.refresh_from_db()
-    assert (begun.status, begun.error["code"], queued.status) == ("failed", "loaderd_unreachable", "queued")
-    unloading.refresh_from_db()
-    assert (unloading.status, unloading.result["status"]) == ("succeeded", "unloaded"), "it ended with its daemon"
-    status = LoaderStatus.objects.get()
-    assert (status.boot_id, status.stopped_at) == ("second", None)
-    assert reporter.close(10)
-    assert LoaderStatus.objects.get().stopped_at is not None
-
-
-def test_a_refused_wish_counts_one_error_whatever_the_number_of_starts(make_version: MakeVersion) -> None:
-    make_version(desired_state="loaded", artifact_format="pickle")
-    for _ in range(3):
-        reporter = DatabaseReporter()
-        assert reporter.start(FACTS).result(10) == []
-        assert reporter.close(10)
-    assert (row().status, row().error_count) == ("error", 1)
-    assert changes() == [("unloaded", "error")]
-
-
-def test_starting_waits_for_postgres(version: ModelVersion, outage: Callable[[], None]) -> None:
-    ModelVersion.objects.update(desired_state="loaded")
-    reporter = DatabaseReporter()
-    outage()
-    specs = reporter.start(FACTS)
-    with pytest.raises(TimeoutError):
-        specs.result(1.0)
-    allow_connections(True)
-    assert [spec.model_id for spec in specs.result(20)] == ["topic-v1"]
-    assert reporter.close(10)
-
-
 # Questions of the inference door
 
 
@@ -442,6 +527,30 @@ def test_a_command_of_the_door_runs_as_an_operation(
     assert outcome["error"] is None
     operation = Operation.objects.get()
     assert (operation.source, operation.requested_by) == ("inference", admin)
+
+
+def test_predictions_that_wait_for_one_model_are_one_load_by_the_system(
+    reporter: DatabaseReporter, loaderd: FakeLoaderd, queue: None, version: ModelVersion
+) -> None:
+    ModelVersion.objects.update(autoload=True)
+    loaderd.hold.clear()
+    waiting = [reporter.submit("demand", "topic-v1", "grace") for _ in range(MAX_COMMANDS + 8)]
+    loaderd.wait_for_commands(1)
+    waiting[0].cancel()
+    assert [entry["model_id"] for entry in reporter.index().result(5)] == ["topic-v1"]
+    loaderd.hold.set()
+    assert {demand.result(20)["state"] for demand in waiting[1:]} == {"loaded"}
+    operation = Operation.objects.get()
+    assert (operation.source, operation.requested_by, operation.reason) == ("demand", None, "asked for by grace")
+    assert reporter.submit("demand", "topic-v1", "grace").result(20)["state"] == "loaded"
+
+
+def test_what_is_not_loaded_on_demand_is_refused(reporter: DatabaseReporter, version: ModelVersion) -> None:
+    with pytest.raises(StateForbids, match="set its `autoload`"):
+        reporter.submit("demand", "topic-v1", "grace").result(10)
+    with pytest.raises(UnknownModel, match="'ghost'"):
+        reporter.submit("demand", "ghost", "grace").result(10)
+    assert not Operation.objects.exists()
 
 
 def test_commands_that_wait_do_not_delay_access_or_index(

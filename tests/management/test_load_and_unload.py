@@ -11,7 +11,7 @@ from django.core.management import CommandError, call_command
 
 from loaderd.errors import LoadFailed
 from modelhub.lifecycle.models import Operation
-from modelhub.management import operating
+from modelhub.management import watching
 from modelhub.registry.choices import Status
 from tests.api.conftest import FakeLoaderd, MakeVersion
 
@@ -60,7 +60,7 @@ def test_a_failure_goes_to_standard_error_and_the_others_go_on(
     loaderd.result = {"status": "loaded", "load_seconds": 0.1, "private_bytes": None}
     status, out, err = run(capsys, "load", "none-such", "pickled", "one")
     assert (status, out) == (1, "one: loaded in 0.10 s, memory not measured\n")
-    assert "No model has the id 'none-such'" in err
+    assert "No model and no lineage is named 'none-such'" in err
     assert "manage.py approve pickled" in err
 
 
@@ -74,7 +74,7 @@ def test_a_load_that_fails_ends_with_1(loaderd: FakeLoaderd, capsys: pytest.Capt
 def test_a_load_that_does_not_end_in_time_ends_with_1(
     capsys: pytest.CaptureFixture[str], make_version: MakeVersion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(operating, "GRACE_SECONDS", 0.0)
+    monkeypatch.setattr(watching, "GRACE_SECONDS", 0.0)
     make_version("slow", load_timeout_seconds=0.1)
     status, _, err = run(capsys, "load", "slow")
     assert status == 1

@@ -6,7 +6,9 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import psycopg
 import pytest
+from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission
 from django.db import connection
 from django.test import Client
@@ -14,9 +16,10 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
-from modelhub.lifecycle.models import LoaderStatus, Operation, StateChange
+from modelhub.lifecycle.models import LineageChange, LoaderStatus, Operation, StateChange
+from modelhub.policy.effective import RULES_CHANNEL
 from modelhub.registry.choices import DesiredState, Status
-from modelhub.registry.models import DiscoveryRun, Model, ModelVersion
+from modelhub.registry.models import Alias, DiscoveryRun, Model, ModelVersion
 from tests.registry.conftest import Store
 
 pytestmark = pytest.mark.django_db
@@ -27,8 +30,19 @@ def url(name: str, *arguments: Any) -> str:
     return reverse(f"admin:registry_modelversion_{name}", args=arguments)
 
 
+def policy(**fields: str) -> dict[str, str]:
+    """The form of a model's page as it is opened, with these fields filled in."""
+    opened = {"priority": "50", "max_batch_size": "64", "load_timeout_seconds": "", "threads": ""}
+    return {**opened, "keep_alive_seconds": "", "memory_limit_mb": "", **fields}
+
+
 def texts(response: Any) -> list[str]:
     return [str(message) for message in response.context["messages"]]
+
+
+def confirmed_addresses(version: ModelVersion) -> list[str]:
+    """Addresses that state an effect by GET and act by POST."""
+    return [url("optimize"), *(url(name, version.pk) for name in ("load", "unload", "activate", "rollback"))]
 
 
 @pytest.fixture
@@ -163,6 +177,36 @@ class TestShown:
         assert "Loading the format pickle can run code" in page
         assert "Approve these files" in page
 
+    def test_health_canary_measurements_aliases_and_rollbacks_are_told(
+        self, admin_client: Client, version: ModelVersion, loaderd: None
+    ) -> None:
+        Alias.objects.create(lineage=version.lineage, name="champion", version=version, set_by="ada")
+        now = timezone.now()
+        ModelVersion.objects.update(
+            status=Status.LOADED,
+            health_status="degraded",
+            health_reason="12 % of its predictions fail",
+            canary={"inputs": [{"name": "text"}]},
+            canary_ok=False,
+            canary_at=now,
+            canary_seconds=0.0123,
+            heartbeat_at=now,
+            measured_digest=version.digest,
+            measured_device="cpu",
+            measured_peak_bytes=512 << 20,
+            rolled_back_at=now,
+            rolled_back_reason="it was slow",
+        )
+        page = admin_client.get(url("change", version.pk)).content.decode()
+        assert re.search(r">\s*Degraded\s*<", page)
+        for told in ("12 % of its predictions fail", "failed", "12.3 ms", "512.0\xa0MB", "the present files, on cpu"):
+            assert told in page
+        assert "A rollback left it" in page
+        assert "it was slow" in page
+        listed = admin_client.get(reverse(LIST)).content.decode()
+        assert "champion" in listed
+        assert "Degraded" in listed
+
     @pytest.mark.parametrize("attention", ["refused", "gone", "stale", "approval"])
     def test_the_filter_finds_what_needs_attention(
         self, admin_client: Client, version: ModelVersion, attention: str
@@ -194,7 +238,7 @@ class TestShown:
 class TestSaving:
     def test_people_write_the_policy_and_nothing_else(self, admin_client: Client, version: ModelVersion) -> None:
         """The form was opened before loaderd wrote the rest."""
-        form = {"load_timeout_seconds": "12.5", "threads": "", "max_batch_size": "64", "status": "error", "name": "x"}
+        form = policy(load_timeout_seconds="12.5", status="error", name="x")
         ModelVersion.objects.update(status=Status.LOADED, load_count=9)
         with CaptureQueriesContext(connection) as queries:
             admin_client.post(url("change", version.pk), form)
@@ -205,10 +249,55 @@ class TestSaving:
         assert (found.load_timeout_seconds, found.status, found.load_count) == (12.5, Status.LOADED, 9)
         assert found.name == version.name
 
-    def test_a_wrong_policy_is_refused(self, admin_client: Client, version: ModelVersion) -> None:
-        form = {"load_timeout_seconds": "-1", "threads": "0", "max_batch_size": "0"}
-        assert admin_client.post(url("change", version.pk), form).status_code == 200
+    @pytest.mark.parametrize(
+        ("field", "value"),
+        [
+            ("load_timeout_seconds", "-1"),
+            ("load_timeout_seconds", "0"),
+            ("threads", "0"),
+            ("max_batch_size", "0"),
+            ("priority", "101"),
+            ("priority", ""),
+            ("keep_alive_seconds", "0"),
+            ("memory_limit_mb", "0"),
+        ],
+    )
+    def test_a_wrong_policy_is_told_at_its_field(
+        self, admin_client: Client, version: ModelVersion, field: str, value: str
+    ) -> None:
+        response = admin_client.post(url("change", version.pk), policy(**{field: value}))
+        assert response.status_code == 200
+        assert field in response.context["adminform"].form.errors
         assert ModelVersion.objects.get().max_batch_size == 64
+
+    def test_a_policy_is_saved_and_leaves_who_changed_what(
+        self, admin_client: Client, admin_user: Any, version: ModelVersion
+    ) -> None:
+        form = policy(pinned="on", priority="80", autoload="on", keep_alive_seconds="600", memory_limit_mb="512")
+        assert admin_client.post(url("change", version.pk), form).status_code == 302
+        found = ModelVersion.objects.get()
+        assert (found.pinned, found.priority, found.autoload) == (True, 80, True)
+        assert (found.keep_alive_seconds, found.memory_limit_mb) == (600.0, 512)
+        entry = LogEntry.objects.get()
+        assert entry.user == admin_user
+        assert "priority = 80 (was 50)" in entry.get_change_message()
+        assert "keep_alive_seconds = 600.0 (was empty)" in entry.get_change_message()
+
+    @pytest.mark.django_db(transaction=True)
+    def test_loaderd_hears_of_a_policy_at_once(self, client: Client, django_user_model: Any) -> None:
+        client.force_login(django_user_model.objects.create_superuser("root"))
+        register(10)
+        version = ModelVersion.objects.first()
+        settings = connection.get_connection_params()
+        wanted = {name: settings[name] for name in ("dbname", "user", "password", "host", "port") if settings.get(name)}
+        with psycopg.connect(**wanted, autocommit=True) as listener:
+            listener.execute(f"LISTEN {RULES_CHANNEL}")
+            assert client.post(url("change", version.pk), policy(pinned="on")).status_code == 302
+            listener.execute("SELECT 1")
+            assert len(list(listener.notifies(timeout=0))) == 1
+            assert client.post(url("change", version.pk), policy(pinned="on")).status_code == 302
+            listener.execute("SELECT 1")
+            assert not list(listener.notifies(timeout=0))  # nothing was edited
 
     def test_nobody_adds_by_hand(self, admin_client: Client, version: ModelVersion) -> None:
         assert admin_client.get(url("add")).status_code == 403
@@ -229,6 +318,21 @@ class TestSaving:
         assert admin_client.post(url("delete", version.pk), {"post": "yes"}).status_code == 302
         assert not ModelVersion.objects.exists()
 
+    def test_the_live_version_of_a_lineage_is_deleted_and_the_history_says_so(
+        self, admin_client: Client, version: ModelVersion
+    ) -> None:
+        Alias.objects.create(lineage=version.lineage, name="live", version=version, set_by="loaderd")
+        assert admin_client.post(url("delete", version.pk), {"post": "yes"}).status_code == 302
+        assert not ModelVersion.objects.exists()
+        change = LineageChange.objects.get()
+        assert (change.kind, change.alias, change.actor, change.version) == ("remove", "live", "admin", None)
+        assert change.details["previous_id"] == "mail-v1"
+
+    def test_what_another_alias_leads_to_is_not_deleted(self, admin_client: Client, version: ModelVersion) -> None:
+        Alias.objects.create(lineage=version.lineage, name="candidate", version=version, set_by="ada")
+        assert admin_client.post(url("delete", version.pk), {"post": "yes"}).status_code != 302
+        assert ModelVersion.objects.exists()
+
 
 class TestCommands:
     def test_selected_models_are_loaded_and_unloaded(
@@ -237,10 +341,14 @@ class TestCommands:
         ModelVersion.objects.update(approved_digest=version.digest)
         for kind in ("load", "unload"):
             action = {"action": f"{kind}_selected", "_selected_action": [version.pk]}
-            response = admin_client.post(reverse(LIST), action, follow=True)
+            asked = admin_client.post(reverse(LIST), action)
+            assert f"{kind.capitalize()}: mail-v1" in asked.content.decode()
+            assert not Operation.objects.filter(kind=kind).exists()
+            response = admin_client.post(reverse(LIST), {**action, "confirmed": "yes", "reason": "why"}, follow=True)
             assert texts(response) == [f"mail-v1 is to be {kind}ed; its status follows."]
             operation = Operation.objects.first()
             assert (operation.kind, operation.requested_by, operation.source) == (kind, admin_user, "admin")
+            assert operation.reason == "why"
 
     def test_a_refused_command_says_why(self, admin_client: Client, version: ModelVersion, loaderd: None) -> None:
         response = admin_client.post(url("load", version.pk), follow=True)
@@ -273,25 +381,41 @@ class TestCommands:
         store.root.rmdir()
         assert "Cannot list the store" in texts(admin_client.post(url("discover"), follow=True))[0]
 
-    def test_nothing_happens_by_get(self, admin_client: Client, version: ModelVersion) -> None:
-        for address in [url("discover"), *(url(name, version.pk) for name in ("load", "unload", "approve", "revoke"))]:
+    def test_nothing_happens_by_get(self, admin_client: Client, version: ModelVersion, loaderd: None) -> None:
+        ModelVersion.objects.update(approved_digest=version.digest)
+        for address in (url("discover"), url("approve", version.pk), url("revoke", version.pk)):
             assert admin_client.get(address).status_code == 405
+        before = ModelVersion.objects.values().get()
+        for address in confirmed_addresses(version):
+            assert admin_client.get(address).status_code == 200
+            assert admin_client.put(address).status_code == 405
+        assert not Operation.objects.exists()
+        assert ModelVersion.objects.values().get() == before
 
     def test_nothing_happens_without_the_csrf_token(self, admin_user: Any, version: ModelVersion) -> None:
         client = Client(enforce_csrf_checks=True)
         client.force_login(admin_user)
-        for address in [url("discover"), *(url(name, version.pk) for name in ("load", "unload", "approve", "revoke"))]:
+        for address in [
+            url("discover"),
+            url("approve", version.pk),
+            url("revoke", version.pk),
+            *confirmed_addresses(version),
+        ]:
             assert client.post(address).status_code == 403
 
     def test_each_command_needs_its_permission(self, staff: Callable[..., Client], version: ModelVersion) -> None:
         client = staff("view_modelversion", "change_modelversion")
         page = client.get(url("change", version.pk)).content.decode()
-        for name in ("load", "unload", "approve", "revoke"):
+        for name in ("load", "unload", "activate", "rollback", "approve", "revoke"):
             assert client.post(url(name, version.pk)).status_code == 403
+            assert client.get(url(name, version.pk)).status_code in (403, 405)
             assert url(name, version.pk) not in page
+        for method in (client.get, client.post):
+            assert method(url("optimize")).status_code == 403
         assert client.post(url("discover")).status_code == 403
         listed = client.get(reverse(LIST))
         assert url("discover") not in listed.content.decode()
+        assert url("optimize") not in listed.content.decode()
         assert "load_selected" not in listed.content.decode()
 
     def test_a_viewer_with_the_right_to_load_sees_that_button_only(

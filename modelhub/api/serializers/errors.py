@@ -11,11 +11,11 @@ WORDING = {
     404: "There is no such model or operation.",
     409: "The state forbids it; `message` says which and what to do.",
     413: "The body passes API_MAX_BODY_MB.",
-    429: "The model's queue is full; repeat later.",
+    429: "The model's queue is full, or too many wait for its load; repeat later.",
     500: "The model or the server failed; `code` tells which.",
     503: "loaderd, the model's process or the database is away; `message` says whether the command was kept.",
     504: "The time limit passed.",
-    507: "Reserved: the model does not fit into memory.",
+    507: "The model does not fit into memory; `details` has the sum and what would not go.",
 }
 
 

@@ -1,4 +1,4 @@
-"""How a model is told: in the list, in detail, its policy, its history."""
+"""How a model is told: in the list, in detail, and its history."""
 
 from __future__ import annotations
 
@@ -14,34 +14,15 @@ from rest_framework.reverse import reverse
 from loaderd.states import ModelState
 from modelhub.api import measures
 from modelhub.api.fields import UnixTimeField, mebibytes
+from modelhub.api.serializers.managed import ManagedFields
+from modelhub.api.serializers.observed import EffectiveStatus
 from modelhub.lifecycle.models import StateChange
-from modelhub.lifecycle.observed import effective_status, known
-from modelhub.registry.choices import DesiredState, HealthStatus, ModelType
+from modelhub.registry.choices import ModelType
 from modelhub.registry.models import ModelVersion
 
-EFFECTIVE_STATUSES = [*(state.value for state in ModelState), "unreachable"]
 
-
-class EffectiveStatus(serializers.Serializer):
-    """What depends on whether loaderd is heard: a silent one never shows as a stale `loaded`.
-
-    Needs context["loader"], the loader_view() of this request.
-    """
-
-    @extend_schema_field(serializers.ChoiceField(choices=EFFECTIVE_STATUSES))
-    def get_status(self, version: ModelVersion) -> str:
-        return str(effective_status(version, self.context["loader"]))
-
-    def get_loaded(self, version: ModelVersion) -> bool:
-        return self.get_status(version) == ModelState.LOADED
-
-    @extend_schema_field(serializers.ChoiceField(choices=HealthStatus.choices))
-    def get_health_status(self, version: ModelVersion) -> str:
-        return str(known(version.health_status, self.get_status(version)) or HealthStatus.UNKNOWN)
-
-
-class ModelSummarySerializer(EffectiveStatus):
-    """An entry of the list: exactly the specification's fields."""
+class SpecifiedSummary(EffectiveStatus):
+    """The specification's fields of an entry of the list."""
 
     id = serializers.CharField(source="model_id")
     name = serializers.CharField()
@@ -56,13 +37,6 @@ class ModelSummarySerializer(EffectiveStatus):
     usage_count = serializers.IntegerField()
     health_status = serializers.SerializerMethodField()
 
-    class Meta:
-        # What the fields above read; the rest, JSON of any size among it, stays in the database.
-        columns = (
-            "model_id", "name", "lineage__type", "version", "framework", "status", "private_bytes", "gpu_bytes",
-            "load_count", "usage_count", "health_status", "observed_at",
-        )  # fmt: skip
-
     def get_memory_usage(self, version: ModelVersion) -> int | None:
         return self._of_loaded(version, version.private_bytes)
 
@@ -72,6 +46,17 @@ class ModelSummarySerializer(EffectiveStatus):
     def _of_loaded(self, version: ModelVersion, size_bytes: int | None) -> int | None:
         wanted = self.context["include_loaded"] and self.get_loaded(version)
         return mebibytes(size_bytes) if wanted else None
+
+
+class ModelSummarySerializer(SpecifiedSummary, ManagedFields):
+    """An entry of the list: the specification's fields, then those beside it."""
+
+    class Meta:
+        # What the fields read; the rest, JSON of any size among it, stays in the database.
+        columns = (
+            "model_id", "name", "lineage__type", "version", "framework", "status", "private_bytes", "gpu_bytes",
+            "load_count", "usage_count", "health_status", "observed_at", *ManagedFields.Meta.columns,
+        )  # fmt: skip
 
 
 class RuntimeSerializer(serializers.Serializer):
@@ -86,14 +71,17 @@ class LinksSerializer(serializers.Serializer):
     self = serializers.CharField()
     load = serializers.CharField()
     unload = serializers.CharField()
+    activate = serializers.CharField()
     predict = serializers.CharField()
     performance = serializers.CharField()
+    samples = serializers.CharField()
+    lineage = serializers.CharField()
     state_changes = serializers.CharField()
     operations = serializers.CharField()
 
 
-class ModelDetailSerializer(EffectiveStatus):
-    """The specification's detail, then what it does not have: observed state, policy, approval."""
+class SpecifiedDetail(EffectiveStatus):
+    """The specification's fields of the detail."""
 
     id = serializers.CharField(source="model_id")
     name = serializers.CharField()
@@ -114,29 +102,6 @@ class ModelDetailSerializer(EffectiveStatus):
     last_health_check = UnixTimeField(source="last_health_check_at", allow_null=True)
     error_count = serializers.IntegerField()
 
-    status = serializers.SerializerMethodField()
-    loaded = serializers.SerializerMethodField()
-    status_reason = serializers.CharField()
-    last_error = serializers.CharField()
-    observed_at = UnixTimeField(allow_null=True, help_text="When loaderd last saw this state.")
-    runtime = serializers.SerializerMethodField(help_text="The process; null when there is none.")
-    lineage = serializers.CharField(source="lineage.name")
-    format = serializers.CharField(source="artifact_format")
-    digest = serializers.CharField()
-    desired_state = serializers.ChoiceField(choices=DesiredState.choices)
-    approved = serializers.BooleanField(source="is_approved", help_text="A person approved exactly these bytes.")
-    refusal = serializers.CharField(help_text="Why discovery refuses the directory now; empty when it does not.")
-    missing_since = UnixTimeField(allow_null=True)
-    stale_in_memory = serializers.BooleanField(source="is_stale_in_memory", help_text="Other bytes are on disk.")
-    signature = serializers.JSONField(allow_null=True)
-    load_timeout_seconds = serializers.FloatField(allow_null=True)
-    threads = serializers.IntegerField(allow_null=True)
-    max_batch_size = serializers.IntegerField()
-    links = serializers.SerializerMethodField()
-
-    class Meta:
-        deferred = ("manifest", "config", "metadata")
-
     def get_path(self, version: ModelVersion) -> str:
         return str(settings.CONFIG.MODELS_DIR / version.path)
 
@@ -150,6 +115,32 @@ class ModelDetailSerializer(EffectiveStatus):
     def get_gpu_memory_usage_mb(self, version: ModelVersion) -> int | None:
         return mebibytes(version.gpu_bytes) if self.get_loaded(version) else None
 
+
+class ModelDetailSerializer(SpecifiedDetail, ManagedFields):
+    """The specification's detail, then what it does not have: observed state, names, policy, health, approval."""
+
+    status = serializers.SerializerMethodField()
+    loaded = serializers.SerializerMethodField()
+    status_reason = serializers.CharField()
+    last_error = serializers.CharField()
+    observed_at = UnixTimeField(allow_null=True, help_text="When loaderd last saw this state.")
+    runtime = serializers.SerializerMethodField(help_text="The process; null when there is none.")
+    format = serializers.CharField(source="artifact_format")
+    digest = serializers.CharField()
+    approved = serializers.BooleanField(source="is_approved", help_text="A person approved exactly these bytes.")
+    refusal = serializers.CharField(help_text="Why discovery refuses the directory now; empty when it does not.")
+    missing_since = UnixTimeField(allow_null=True)
+    stale_in_memory = serializers.BooleanField(source="is_stale_in_memory", help_text="Other bytes are on disk.")
+    signature = serializers.JSONField(allow_null=True)
+    load_timeout_seconds = serializers.FloatField(allow_null=True)
+    threads = serializers.IntegerField(allow_null=True)
+    max_batch_size = serializers.IntegerField()
+    rolled_back_reason = serializers.CharField()
+    links = serializers.SerializerMethodField()
+
+    class Meta:
+        deferred = ("manifest", "config", "metadata", "canary")
+
     @extend_schema_field(RuntimeSerializer(allow_null=True))
     def get_runtime(self, version: ModelVersion) -> dict[str, Any] | None:
         holds_process = self.get_status(version) in (ModelState.LOADING, ModelState.LOADED, ModelState.UNLOADING)
@@ -158,42 +149,12 @@ class ModelDetailSerializer(EffectiveStatus):
     @extend_schema_field(LinksSerializer)
     def get_links(self, version: ModelVersion) -> dict[str, str]:
         own = reverse("model-detail", kwargs={"model_id": version.model_id})
-        parts = {"load": "load", "unload": "unload", "predict": "predict", "performance": "performance"}
-        links = {"self": own, **{name: f"{own}/{part}" for name, part in parts.items()}}
+        parts = ("load", "unload", "activate", "predict", "performance", "samples")
+        links = {"self": own, **{part: f"{own}/{part}" for part in parts}}
+        links["lineage"] = reverse("lineage-detail", kwargs={"name": version.lineage.name})
         links["state_changes"] = f"{own}/state-changes"
         links["operations"] = f"{reverse('operation-list')}/?{urlencode({'model': version.model_id})}"
         return links
-
-
-class PolicySerializer(serializers.ModelSerializer):
-    """What people may set; it counts from the next load on. The name is metadata.json's: discovery writes it."""
-
-    load_timeout_seconds = serializers.FloatField(required=False, allow_null=True, min_value=0.1, max_value=86_400)
-    threads = serializers.IntegerField(required=False, allow_null=True, min_value=1, max_value=1024)
-    max_batch_size = serializers.IntegerField(required=False, min_value=1, max_value=65_536)
-
-    class Meta:
-        model = ModelVersion
-        fields = ("load_timeout_seconds", "threads", "max_batch_size")
-
-
-class PerformanceSerializer(EffectiveStatus):
-    """Exactly the specification's fields."""
-
-    model_id = serializers.CharField()
-    load_count = serializers.IntegerField()
-    usage_count = serializers.IntegerField()
-    average_load_time = serializers.FloatField(source="average_load_seconds", help_text="Seconds.")
-    performance_metrics = serializers.SerializerMethodField()
-    memory_efficiency = serializers.SerializerMethodField(help_text="0 to 1; null when not loaded.")
-    error_rate = serializers.FloatField(help_text="Share of predictions that failed, 0 to 1.")
-
-    @extend_schema_field(OpenApiTypes.OBJECT)
-    def get_performance_metrics(self, version: ModelVersion) -> dict[str, Any]:
-        return measures.performance_metrics(version)
-
-    def get_memory_efficiency(self, version: ModelVersion) -> float | None:
-        return measures.memory_efficiency(version) if self.get_loaded(version) else None
 
 
 class StateChangeSerializer(serializers.ModelSerializer):

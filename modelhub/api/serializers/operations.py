@@ -1,4 +1,4 @@
-"""How an operation is told, and what load and unload take and answer."""
+"""How an operation is told, and what the commands take and answer."""
 
 from __future__ import annotations
 
@@ -16,6 +16,31 @@ class ReasonSerializer(serializers.Serializer):
     reason = serializers.CharField(required=False, allow_blank=True, max_length=500, help_text="Why, for the history.")
 
 
+class CommandSerializer(ReasonSerializer):
+    """What load, unload and optimize-memory take."""
+
+    dry_run = serializers.BooleanField(
+        required=False, default=False, help_text="Answer the plan and change nothing; ?dry_run=true does the same."
+    )
+
+
+class ActivateSerializer(CommandSerializer):
+    allow_gap = serializers.BooleanField(
+        required=False,
+        default=False,
+        help_text="When both versions do not fit into memory: unload the live one first. Nobody answers meanwhile.",
+    )
+
+
+class RollBackSerializer(ActivateSerializer):
+    to = serializers.CharField(
+        required=False,
+        allow_null=True,
+        allow_blank=True,
+        help_text="Id of the version to go back to; without: the one that was live before.",
+    )
+
+
 class LoadedSerializer(serializers.Serializer):
     model_id = serializers.CharField()
     status = serializers.CharField(help_text="loaded")
@@ -28,8 +53,19 @@ class UnloadedSerializer(serializers.Serializer):
     status = serializers.CharField(help_text="unloaded, or not_loaded when nothing was to be done")
 
 
+class ActivatedSerializer(serializers.Serializer):
+    model_id = serializers.CharField()
+    lineage = serializers.CharField()
+    status = serializers.CharField(help_text="live")
+    previous = serializers.CharField(allow_null=True, help_text="The version that was live before.")
+    load_time = serializers.FloatField(allow_null=True, help_text="Seconds; null when it was loaded already.")
+    memory_freed_mb = serializers.IntegerField(allow_null=True, help_text="MiB that came back from the one before.")
+    gap_seconds = serializers.FloatField(allow_null=True, help_text="How long nobody answered; null without a gap.")
+
+
 class OperationSerializer(serializers.ModelSerializer):
-    model_id = serializers.CharField(source="version.model_id")
+    model_id = serializers.SerializerMethodField(help_text="Null for what concerns all models.")
+    parameters = serializers.DictField(help_text="What the command was given.")
     requested_by = serializers.CharField(source="requested_by_name")
     requested_at = UnixTimeField()
     started_at = UnixTimeField(allow_null=True)
@@ -41,9 +77,12 @@ class OperationSerializer(serializers.ModelSerializer):
         model = Operation
         fields = (
             "id", "kind", "model_id", "status", "phase", "progress", "requested_by", "reason", "source",
-            "requested_at", "started_at", "finished_at", "attempts", "result", "error",
+            "requested_at", "started_at", "finished_at", "attempts", "parameters", "result", "error",
         )  # fmt: skip
         read_only_fields = fields
+
+    def get_model_id(self, operation: Operation) -> str | None:
+        return operation.version.model_id if operation.version is not None else None
 
     @extend_schema_field(ErrorBodySerializer(allow_null=True))
     def get_error(self, operation: Operation) -> dict[str, Any] | None:

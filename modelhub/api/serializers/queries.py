@@ -8,7 +8,7 @@ from django.db.models import F, Q, QuerySet
 from rest_framework import serializers
 from rest_framework.request import Request
 
-from modelhub.api.serializers.models import EFFECTIVE_STATUSES
+from modelhub.api.serializers.observed import EFFECTIVE_STATUSES
 from modelhub.lifecycle.models import Operation, OperationKind, OperationStatus
 from modelhub.lifecycle.observed import LoaderView, effective_status
 from modelhub.registry.choices import ModelType, Status

@@ -1,32 +1,37 @@
-"""Load and unload: ask for it, then wait for its end or answer at once, as the client prefers (RFC 7240)."""
+"""Load, unload and activate: ask for it, then wait for its end or answer at once, as the client prefers (RFC 7240)."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
-from rest_framework import status
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, PolymorphicProxySerializer, extend_schema
+from rest_framework import serializers, status
 from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.reverse import reverse
+from rest_framework.serializers import Serializer
 
-from loaderd.errors import Cancelled, ModelTimeout, from_message
 from modelhub.api.fields import mebibytes
 from modelhub.api.schema import errors
 from modelhub.api.serializers.operations import (
+    ActivatedSerializer,
+    ActivateSerializer,
+    CommandSerializer,
     LoadedSerializer,
     OperationSerializer,
-    ReasonSerializer,
     UnloadedSerializer,
 )
-from modelhub.api.waiting import wait_for_end
+from modelhub.api.serializers.plans import ActivatePlanSerializer, LoadPlanSerializer, UnloadPlanSerializer
+from modelhub.api.waiting import result_of, wait_for_end
+from modelhub.lifecycle import planning
 from modelhub.lifecycle.actions import request_load, request_unload
-from modelhub.lifecycle.models import Operation, OperationStatus
-from modelhub.registry.artifacts import load_limit_seconds
-from modelhub.registry.models import ModelVersion
+from modelhub.lifecycle.models import Operation
+from modelhub.lifecycle.versions import request_activate
 
-PREFER = [
+DRY_RUN = OpenApiParameter("dry_run", bool, description="Answer the plan and change nothing.")
+COMMAND = [
+    DRY_RUN,
     OpenApiParameter(
         "Prefer",
         str,
@@ -40,17 +45,29 @@ PREFER = [
 ACCEPTED = OpenApiResponse(OperationSerializer, description="Accepted; Location tells where to follow it.")
 
 
+def done_or_planned(name: str, *answers: type[Serializer]) -> PolymorphicProxySerializer:
+    """The body of a 200: what was done, or with dry_run what would be."""
+    return PolymorphicProxySerializer(name, answers, resource_type_field_name=None)
+
+
 class ControlActions:
     @extend_schema(
         summary="Load a model",
-        parameters=PREFER,
-        responses={200: LoadedSerializer, 202: ACCEPTED, **errors(400, 403, 404, 409, 504, 507)},
+        parameters=COMMAND,
+        responses={
+            200: done_or_planned("LoadAnswer", LoadedSerializer, LoadPlanSerializer),
+            202: ACCEPTED,
+            **errors(400, 403, 404, 409, 504, 507),
+        },
     )
-    @action(detail=True, methods=["post"], serializer_class=ReasonSerializer)
+    @action(detail=True, methods=["post"], serializer_class=CommandSerializer)
     def load(self, request: Request, model_id: str) -> Response:
         """Answers when the model does, or at once with `Prefer: respond-async`."""
         version = self.get_object()  # type: ignore[attr-defined]
-        operation = request_load(version, user=request.user, source="api", reason=self._reason(request))
+        wanted = wanted_of(self, request)
+        if wanted["dry_run"]:
+            return Response(planning.plan_load(version))
+        operation = request_load(version, user=request.user, source="api", reason=wanted["reason"])
         if prefers_async(request):
             return accepted(operation)
         result = result_of(wait_for_end(operation, version), version)
@@ -65,23 +82,67 @@ class ControlActions:
 
     @extend_schema(
         summary="Unload a model",
-        parameters=PREFER,
-        responses={200: UnloadedSerializer, 202: ACCEPTED, **errors(400, 403, 404, 409, 504)},
+        parameters=COMMAND,
+        responses={
+            200: done_or_planned("UnloadAnswer", UnloadedSerializer, UnloadPlanSerializer),
+            202: ACCEPTED,
+            **errors(400, 403, 404, 409, 504),
+        },
     )
-    @action(detail=True, methods=["post"], serializer_class=ReasonSerializer)
+    @action(detail=True, methods=["post"], serializer_class=CommandSerializer)
     def unload(self, request: Request, model_id: str) -> Response:
         """Answers when the process is gone, or at once with `Prefer: respond-async`."""
         version = self.get_object()  # type: ignore[attr-defined]
-        operation = request_unload(version, user=request.user, source="api", reason=self._reason(request))
+        wanted = wanted_of(self, request)
+        if wanted["dry_run"]:
+            return Response(planning.plan_unload(version))
+        operation = request_unload(version, user=request.user, source="api", reason=wanted["reason"])
         if prefers_async(request):
             return accepted(operation)
         result = result_of(wait_for_end(operation, version), version)
         return Response({"model_id": version.model_id, "status": result.get("status", "unloaded")})
 
-    def _reason(self, request: Request) -> str:
-        serializer = self.get_serializer(data=request.data)  # type: ignore[attr-defined]
-        serializer.is_valid(raise_exception=True)
-        return str(serializer.validated_data.get("reason", ""))
+    @extend_schema(
+        summary="Make a version the live one of its lineage",
+        parameters=COMMAND,
+        responses={
+            200: done_or_planned("ActivateAnswer", ActivatedSerializer, ActivatePlanSerializer),
+            202: ACCEPTED,
+            **errors(400, 403, 404, 409, 504, 507),
+        },
+    )
+    @action(detail=True, methods=["post"], serializer_class=ActivateSerializer)
+    def activate(self, request: Request, model_id: str) -> Response:
+        """Loads it beside the live one, moves the alias `live`, then drains and unloads the one before."""
+        version = self.get_object()  # type: ignore[attr-defined]
+        wanted = wanted_of(self, request)
+        if wanted["dry_run"]:
+            return Response(planning.plan_activate(version))
+        operation = request_activate(
+            version, user=request.user, source="api", reason=wanted["reason"], allow_gap=wanted["allow_gap"]
+        )
+        if prefers_async(request):
+            return accepted(operation)
+        return Response(activated(operation))
+
+
+def wanted_of(view: Any, request: Request) -> dict[str, Any]:
+    """The body, checked; `reason` is always there, and `dry_run` also counts as a query parameter."""
+    serializer = view.get_serializer(data=request.data)
+    serializer.is_valid(raise_exception=True)
+    values = {"reason": "", **serializer.validated_data}
+    values["dry_run"] = values.get("dry_run", False) or _asks_for_dry_run(request)
+    return values
+
+
+def _asks_for_dry_run(request: Request) -> bool:
+    text = request.query_params.get("dry_run")
+    if text is None:
+        return False
+    try:
+        return bool(serializers.BooleanField().run_validation(text))
+    except serializers.ValidationError as error:
+        raise serializers.ValidationError({"dry_run": error.detail}) from None
 
 
 def prefers_async(request: Request) -> bool:
@@ -101,22 +162,16 @@ def accepted(operation: Operation) -> Response:
     )
 
 
-def result_of(operation: Operation, version: ModelVersion) -> dict[str, Any]:
-    """What a succeeded operation brought; raises the error of one that failed, and ModelTimeout of one that runs on."""
-    facts = {"model_id": version.model_id, "operation": str(operation.id)}
-    if operation.status == OperationStatus.SUCCEEDED:
-        return operation.result or {}
-    if operation.status == OperationStatus.CANCELLED:
-        raise Cancelled(
-            f"The {operation.kind} of {version.model_id} was cancelled; ask again if it is wanted.", **facts
-        )
-    if operation.status == OperationStatus.FAILED and operation.error:
-        error = from_message(operation.error)
-        error.facts = {**error.facts, **facts}
-        raise error
-    raise ModelTimeout(
-        f"The {operation.kind} of {version.model_id} is still {operation.status} after "
-        f"{load_limit_seconds(version):g} seconds and goes on; follow or cancel it at "
-        f"{reverse('operation-detail', kwargs={'operation_id': operation.id})}.",
-        **facts,
-    )
+def activated(operation: Operation) -> dict[str, Any]:
+    """What an activation or a rollback brought, when it has ended; raises its error."""
+    version = operation.version
+    result = result_of(wait_for_end(operation, version), version)
+    return {
+        "model_id": version.model_id,
+        "lineage": version.lineage.name,
+        "status": result.get("status", "live"),
+        "previous": result.get("previous"),
+        "load_time": result.get("load_seconds"),
+        "memory_freed_mb": mebibytes(result.get("freed_bytes")),
+        "gap_seconds": result.get("gap_seconds"),
+    }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.db import transaction
 from django.db.models import QuerySet
 from drf_spectacular.utils import extend_schema
 from rest_framework.decorators import action
@@ -12,22 +13,23 @@ from rest_framework.response import Response
 from rest_framework.viewsets import GenericViewSet
 
 from loaderd.errors import UnknownModel
+from modelhub.api.auditing import record_change
 from modelhub.api.pagination import BareListPagination
 from modelhub.api.schema import PAGE_HEADERS, errors
-from modelhub.api.serializers.models import (
-    ModelDetailSerializer,
-    ModelSummarySerializer,
-    PerformanceSerializer,
-    PolicySerializer,
-    StateChangeSerializer,
-)
+from modelhub.api.serializers.model_policy import ModelPolicySerializer
+from modelhub.api.serializers.models import ModelDetailSerializer, ModelSummarySerializer, StateChangeSerializer
+from modelhub.api.serializers.performance import PerformanceSerializer, SampleSerializer
 from modelhub.api.serializers.queries import ModelQuerySerializer, checked, narrowed_models
 from modelhub.api.views.approval import ApprovalActions
 from modelhub.api.views.control import ControlActions
 from modelhub.api.views.prediction import PredictActions
+from modelhub.api.windows import SECONDS_OF, WindowQuerySerializer
+from modelhub.lifecycle import versions
 from modelhub.lifecycle.models import StateChange
 from modelhub.lifecycle.observed import loader_view
+from modelhub.policy.effective import notify_rules_changed
 from modelhub.registry.models import ModelVersion
+from modelhub.telemetry import queries
 
 
 class ModelViewSet(ControlActions, PredictActions, ApprovalActions, GenericViewSet):
@@ -40,6 +42,7 @@ class ModelViewSet(ControlActions, PredictActions, ApprovalActions, GenericViewS
         "partial_update": "registry.change_modelversion",
         "load": "registry.load_modelversion",
         "unload": "registry.unload_modelversion",
+        "activate": "registry.activate_modelversion",
         "predict": "registry.predict_modelversion",
         "approve": "registry.approve_modelversion",
         "revoke_approval": "registry.approve_modelversion",
@@ -48,9 +51,12 @@ class ModelViewSet(ControlActions, PredictActions, ApprovalActions, GenericViewS
     def get_object(self) -> ModelVersion:
         model_id = self.kwargs["model_id"]
         # Postgres takes no NUL in a text, so no model can have one in its id.
-        version = None if "\0" in model_id else self.get_queryset().filter(model_id=model_id).first()
-        if version is None:
+        if "\0" in model_id:
             raise UnknownModel(f"No model has the id {model_id!r}; GET /api/models/ lists those that are registered.")
+        version = self.get_queryset().filter(model_id=model_id).first()
+        if version is None:
+            # A lineage's name means its live version here; raises UnknownModel.
+            version = self.get_queryset().get(pk=versions.named(model_id).pk)
         self.check_object_permissions(self.request, version)
         return version
 
@@ -62,9 +68,9 @@ class ModelViewSet(ControlActions, PredictActions, ApprovalActions, GenericViewS
     def list(self, request: Request) -> Response:
         """A bare list of at most API_LIST_LIMIT models; the headers Link and X-Total-Count tell of more."""
         query = checked(ModelQuerySerializer, request)
-        versions = ModelVersion.objects.select_related("lineage").only(*ModelSummarySerializer.Meta.columns)
+        models = ModelVersion.objects.select_related("lineage").only(*ModelSummarySerializer.Meta.columns)
         loader = loader_view()
-        page = self.paginate_queryset(narrowed_models(versions, query, loader))
+        page = self.paginate_queryset(narrowed_models(models.prefetch_related("aliases"), query, loader))
         context = {"loader": loader, "include_loaded": query["include_loaded"]}
         return self.get_paginated_response(ModelSummarySerializer(page, many=True, context=context).data)
 
@@ -74,24 +80,45 @@ class ModelViewSet(ControlActions, PredictActions, ApprovalActions, GenericViewS
         return self._detail(self.get_object())
 
     @extend_schema(
-        summary="Set a model's limits",
-        request=PolicySerializer,
+        summary="Set a model's policy and limits",
+        request=ModelPolicySerializer,
         responses={200: ModelDetailSerializer, **errors(400, 403, 404)},
     )
     def partial_update(self, request: Request, model_id: str) -> Response:
-        """Counts from the next load on."""
+        """pinned, priority, autoload and keep_alive_seconds count within a second, the rest from the next load on."""
         version = self.get_object()
-        serializer = PolicySerializer(version, data=request.data, partial=True)
+        serializer = ModelPolicySerializer(version, data=request.data, partial=True)
         serializer.is_valid(raise_exception=True)
         # Only these columns: loaderd's reporter writes others of this row at the same time.
-        ModelVersion.objects.filter(pk=version.pk).update(**serializer.validated_data)
+        with transaction.atomic():
+            ModelVersion.objects.filter(pk=version.pk).update(**serializer.validated_data)
+            record_change(version, serializer.validated_data, request.user)
+            notify_rules_changed()
         return self._detail(self.get_object())
 
-    @extend_schema(summary="A model's performance", responses={200: PerformanceSerializer, **errors(404)})
-    @action(detail=True)
+    @extend_schema(
+        summary="A model's performance",
+        parameters=[WindowQuerySerializer],
+        responses={200: PerformanceSerializer, **errors(400, 404)},
+    )
+    @action(detail=True, pagination_class=None)
     def performance(self, request: Request, model_id: str) -> Response:
-        """Counted over all loads and predictions; docs/api.md has the formulas."""
-        return Response(PerformanceSerializer(self.get_object(), context={"loader": loader_view()}).data)
+        """docs/api.md has the formulas."""
+        window = checked(WindowQuerySerializer, request)["window"]
+        version = self.get_object()
+        context = {"loader": loader_view(), "summary": queries.summary(version, SECONDS_OF[window])}
+        return Response(PerformanceSerializer(version, context=context).data)
+
+    @extend_schema(
+        summary="The course of a model's figures, oldest first",
+        parameters=[WindowQuerySerializer],
+        responses={200: SampleSerializer(many=True), **errors(400, 404)},
+    )
+    @action(detail=True, pagination_class=None)
+    def samples(self, request: Request, model_id: str) -> Response:
+        """At most 120 steps up to now, for a chart."""
+        window = checked(WindowQuerySerializer, request)["window"]
+        return Response(SampleSerializer(queries.series(self.get_object(), SECONDS_OF[window]), many=True).data)
 
     @extend_schema(
         summary="A model's history, newest first",
@@ -109,4 +136,6 @@ class ModelViewSet(ControlActions, PredictActions, ApprovalActions, GenericViewS
 
     def get_serializer_class(self) -> Any:
         # What the browsable API draws its form from.
-        return PolicySerializer if self.action in ("partial_update", "retrieve") else super().get_serializer_class()
+        return (
+            ModelPolicySerializer if self.action in ("partial_update", "retrieve") else super().get_serializer_class()
+        )

@@ -9,7 +9,6 @@ from rest_framework.response import Response
 
 from modelhub.api.schema import errors
 from modelhub.api.serializers.prediction import PredictionsSerializer, PredictSerializer
-from modelhub.conf import config
 from modelhub.inference import client
 
 
@@ -17,7 +16,7 @@ class PredictActions:
     @extend_schema(
         summary="Predict with a loaded model",
         request=PredictSerializer,
-        responses={200: PredictionsSerializer, **errors(400, 403, 404, 409, 413, 429, 504)},
+        responses={200: PredictionsSerializer, **errors(400, 403, 404, 409, 413, 429, 504, 507)},
         examples=[
             OpenApiExample("texts", {"inputs": ["I love it", "Never again"]}, request_only=True),
             OpenApiExample("rows", {"inputs": [[5.1, 3.5, 1.4, 0.2]]}, request_only=True),
@@ -25,13 +24,16 @@ class PredictActions:
     )
     @action(detail=True, methods=["post"], serializer_class=PredictSerializer)
     def predict(self, request: Request, model_id: str) -> Response:
-        """Asks loaderd's door and nobody else: the registry is not read."""
+        """`model_id` may be a lineage's name: its live version answers, or the candidate's share does.
+
+        Asks loaderd's door and nobody else: the registry is not read. A model that loads on demand is waited for.
+        """
         serializer = self.get_serializer(data=request.data)  # type: ignore[attr-defined]
         serializer.is_valid(raise_exception=True)
         answer = client.predict(
             model_id,
             serializer.validated_data["inputs"],
             user=request.user.get_username(),
-            timeout_seconds=config().PREDICT_TIMEOUT_SECONDS,
+            timeout_seconds=client.time_limit_seconds(),
         )
         return Response(answer)

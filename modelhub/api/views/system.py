@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Mapping
 from typing import Any
 
 from drf_spectacular.utils import OpenApiResponse, extend_schema
@@ -13,23 +13,32 @@ from rest_framework.response import Response
 from rest_framework.serializers import Serializer
 from rest_framework.viewsets import GenericViewSet
 
-from loaderd.errors import LoaderUnreachable, StateForbids
+from loaderd.states import ModelState
 from modelhub.api import overview
 from modelhub.api.fields import mebibytes
 from modelhub.api.schema import errors
+from modelhub.api.serializers.operations import CommandSerializer
+from modelhub.api.serializers.plans import OptimizePlanSerializer
+from modelhub.api.serializers.queries import checked
 from modelhub.api.serializers.registry import DiscoverySerializer
-from modelhub.api.serializers.system import HealthSerializer, MetricsSerializer, OptimizedSerializer
-from modelhub.api.waiting import wait_for_end
-from modelhub.lifecycle.actions import request_unload
-from modelhub.lifecycle.models import Operation, OperationStatus
-from modelhub.lifecycle.observed import loader_view
-from modelhub.registry.choices import DesiredState, Status
+from modelhub.api.serializers.system import (
+    HealthSerializer,
+    MetricsSerializer,
+    OptimizedSerializer,
+    UnusedQuerySerializer,
+    UnusedSerializer,
+)
+from modelhub.api.views.control import ACCEPTED, COMMAND, accepted, done_or_planned, prefers_async, wanted_of
+from modelhub.api.waiting import result_of, wait_for_end
+from modelhub.lifecycle import planning
+from modelhub.lifecycle.observed import effective_status, loader_view
+from modelhub.lifecycle.optimising import find_unused, request_optimize
 from modelhub.registry.discovery import discover
 from modelhub.registry.models import DiscoveryRun, ModelVersion
 
 
 class SystemViewSet(GenericViewSet):
-    """Its names shadow models that are called health, metrics, optimize-memory or discover."""
+    """Its names shadow models that are called health, metrics, optimize-memory, unused or discover."""
 
     serializer_class = Serializer
     queryset = ModelVersion.objects.none()
@@ -51,29 +60,37 @@ class SystemViewSet(GenericViewSet):
         return Response(MetricsSerializer(overview.metrics(loader_view())).data)
 
     @extend_schema(
-        summary="Free memory: unload what is loaded and should not be",
-        request=None,
-        responses={200: OptimizedSerializer, **errors(403)},
+        summary="Free memory: unload what nobody needs",
+        parameters=COMMAND,
+        responses={
+            200: done_or_planned("OptimizeAnswer", OptimizedSerializer, OptimizePlanSerializer),
+            202: ACCEPTED,
+            **errors(400, 403, 504),
+        },
     )
-    @action(detail=False, methods=["post"], url_path="optimize-memory")
+    @action(detail=False, methods=["post"], url_path="optimize-memory", serializer_class=CommandSerializer)
     def optimize_memory(self, request: Request) -> Response:
-        """Nothing that should be loaded is evicted; policies come with the lifecycle release."""
-        began = time.monotonic()
-        if not loader_view().reachable:
-            raise LoaderUnreachable("loaderd is away, so nothing can be unloaded; start it with `make up`.")
-        leftovers = ModelVersion.objects.filter(status=Status.LOADED, desired_state=DesiredState.UNLOADED)
-        asked = [(version, _ask_to_unload(version, request.user)) for version in leftovers]
-        ended = [wait_for_end(operation, version) for version, operation in asked if operation is not None]
-        done = [operation for operation in ended if operation.status == OperationStatus.SUCCEEDED]
-        freed_bytes = sum((operation.result or {}).get("freed_bytes") or 0 for operation in done)
-        return Response(
-            {
-                "status": "completed" if len(done) == len(asked) else "incomplete",
-                "memory_freed_mb": mebibytes(freed_bytes),
-                "models_unloaded": sum((operation.result or {}).get("status") == "unloaded" for operation in done),
-                "optimization_time_ms": round((time.monotonic() - began) * 1000),
-            }
-        )
+        """Unloads what is unused or little used, never what is pinned, busy or just loaded; tells what came back."""
+        wanted = wanted_of(self, request)
+        if wanted["dry_run"]:
+            return Response(planning.plan_optimize())
+        operation = request_optimize(user=request.user, source="api", reason=wanted["reason"])
+        if prefers_async(request):
+            return accepted(operation)
+        return Response(optimized(result_of(wait_for_end(operation, None), None)))
+
+    @extend_schema(
+        summary="Loaded models that nobody asked lately, the longest unused first",
+        parameters=[UnusedQuerySerializer],
+        responses={200: UnusedSerializer(many=True), **errors(400)},
+    )
+    @action(detail=False, pagination_class=None)
+    def unused(self, request: Request) -> Response:
+        """Pinned ones too: an optimisation leaves those, a person may not."""
+        loader = loader_view()
+        found = find_unused(checked(UnusedQuerySerializer, request).get("hours"))
+        held = [version for version in found if effective_status(version, loader) == ModelState.LOADED]
+        return Response(UnusedSerializer(held, many=True).data)
 
     @extend_schema(
         summary="The last discovery and what it found",
@@ -99,9 +116,13 @@ class SystemViewSet(GenericViewSet):
         return Response(DiscoverySerializer(DiscoveryRun.objects.first()).data)
 
 
-def _ask_to_unload(version: ModelVersion, user: Any) -> Operation | None:
-    """The operation, or None when the model is asked for again meanwhile."""
-    try:
-        return request_unload(version, user=user, source="api", reason="memory optimisation")
-    except StateForbids:
-        return None
+def optimized(result: Mapping[str, Any]) -> dict[str, Any]:
+    """The answer of an optimisation, from its operation's result."""
+    unloaded = result.get("unloaded") or []
+    return {
+        "status": result.get("status", "completed"),
+        "memory_freed_mb": mebibytes(result.get("freed_bytes") or 0),
+        "models_unloaded": len(unloaded),
+        "optimization_time_ms": round((result.get("seconds") or 0.0) * 1000),
+        "unloaded": unloaded,
+    }

@@ -1,31 +1,96 @@
-"""What people tell models to do in the admin: load, unload, approve, discover. Each by POST."""
+"""What people tell models to do in the admin: load, unload, activate, roll back, approve, optimise, discover.
+
+Each by POST. What may touch other models is confirmed first, on a page that states its effect.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from django.contrib import admin, messages
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect
 from django.urls import URLPattern, path, reverse
-from django.views.decorators.http import require_POST
+from django.views.decorators.http import require_http_methods, require_POST
 from unfold.admin import ModelAdmin
 
 from loaderd.errors import LoaderdError
+from loaderd.rules import LIVE
+from modelhub.console.admin.confirming import MOST_PLANS, confirmation, effect_of
 from modelhub.lifecycle.actions import request_load, request_unload
+from modelhub.lifecycle.optimising import request_optimize
+from modelhub.lifecycle.planning import plan_activate, plan_load, plan_optimize, plan_unload
+from modelhub.lifecycle.versions import periods, request_activate, request_rollback
 from modelhub.registry.approval import ApprovalRefused, approve, revoke
 from modelhub.registry.discovery import DiscoveryFailed, DiscoveryReport, discover
 from modelhub.registry.models import ModelVersion
 
 SHOWN_REFUSALS = 20
-Command = Callable[[HttpRequest, ModelVersion], str]
+DEFAULT_REASON = "asked for in the admin"
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One thing to do with one model.
+
+    run: does it and returns what to tell, or raises LoaderdError, ApprovalRefused, PermissionDenied. permission:
+    `has_<permission>_permission` of the admin. plan: what it would do, told before; None: it is done at once.
+    """
+
+    name: str
+    title: str
+    permission: str
+    run: Callable[[HttpRequest, ModelVersion], str]
+    plan: Callable[[ModelVersion], Mapping[str, Any]] | None = None
+
+
+def _load(request: HttpRequest, version: ModelVersion) -> str:
+    request_load(version, user=request.user, source="admin", reason=reason_of(request))
+    return f"{version} is to be loaded; its status follows."
+
+
+def _unload(request: HttpRequest, version: ModelVersion) -> str:
+    request_unload(version, user=request.user, source="admin", reason=reason_of(request))
+    return f"{version} is to be unloaded; its status follows."
+
+
+def _activate(request: HttpRequest, version: ModelVersion) -> str:
+    request_activate(
+        version, user=request.user, source="admin", reason=reason_of(request), allow_gap="allow_gap" in request.POST
+    )
+    return f"{version} is to be live; it is when its operation has ended."
+
+
+def _roll_back(request: HttpRequest, version: ModelVersion) -> str:
+    request_rollback(
+        version.lineage,
+        to=version,
+        user=request.user,
+        source="admin",
+        reason=reason_of(request),
+        allow_gap="allow_gap" in request.POST,
+    )
+    return f"{version.lineage} is to be rolled back to {version}; it is when the operation has ended."
+
+
+def reason_of(request: HttpRequest) -> str:
+    return request.POST.get("reason", "").strip() or DEFAULT_REASON
+
+
+LOAD = Command("load", "Load", "load", _load, plan_load)
+UNLOAD = Command("unload", "Unload", "unload", _unload, plan_unload)
+ACTIVATE = Command("activate", "Activate", "activate", _activate, plan_activate)
+ROLLBACK = Command("rollback", "Roll back to this", "activate", _roll_back, plan_activate)
 
 
 class ModelCommands(ModelAdmin):
-    """List actions, the buttons of a model's page, and the button that runs discovery."""
+    """List actions, the buttons of a model's page, and the buttons that optimise and run discovery."""
 
     actions = ["load_selected", "unload_selected", "approve_selected"]
 
@@ -37,6 +102,9 @@ class ModelCommands(ModelAdmin):
     def has_unload_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("registry.unload_modelversion")
 
+    def has_activate_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("registry.activate_modelversion")
+
     def has_approve_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("registry.approve_modelversion")
 
@@ -46,98 +114,160 @@ class ModelCommands(ModelAdmin):
     # List actions
 
     @admin.action(description="Load selected models", permissions=["load"])
-    def load_selected(self, request: HttpRequest, queryset: QuerySet[ModelVersion]) -> None:
-        self._tell_each(request, queryset, self._load)
+    def load_selected(self, request: HttpRequest, queryset: QuerySet[ModelVersion]) -> HttpResponse | None:
+        return self._confirm_each(request, queryset, LOAD)
 
     @admin.action(description="Unload selected models", permissions=["unload"])
-    def unload_selected(self, request: HttpRequest, queryset: QuerySet[ModelVersion]) -> None:
-        self._tell_each(request, queryset, self._unload)
+    def unload_selected(self, request: HttpRequest, queryset: QuerySet[ModelVersion]) -> HttpResponse | None:
+        return self._confirm_each(request, queryset, UNLOAD)
 
     @admin.action(description="Approve selected models: their files may run code", permissions=["approve"])
     def approve_selected(self, request: HttpRequest, queryset: QuerySet[ModelVersion]) -> None:
         self._tell_each(request, queryset, self._approve)
 
+    def _confirm_each(
+        self, request: HttpRequest, queryset: QuerySet[ModelVersion], command: Command
+    ) -> HttpResponse | None:
+        """First the page that states the effects, then, confirmed, the command for each."""
+        if "confirmed" in request.POST:
+            self._tell_each(request, queryset, command)
+            return None
+        assert command.plan is not None
+        chosen = _complete(queryset)[:MOST_PLANS]
+        count = queryset.count()
+        return confirmation(
+            request,
+            self.admin_site,
+            title=f"{command.title}: {chosen[0] if count == 1 else f'{count} models'}",
+            effects=[effect_of(str(version), partial(command.plan, version)) for version in chosen],
+            submit=command.title,
+            back=request.get_full_path(),
+            # As they were sent: with "all of the list" chosen there is no naming them one by one.
+            hidden=[
+                ("action", f"{command.name}_selected"),
+                ("select_across", request.POST.get("select_across", "0")),
+                *((ACTION_CHECKBOX_NAME, pk) for pk in request.POST.getlist(ACTION_CHECKBOX_NAME)),
+            ],
+            left_out=max(0, count - MOST_PLANS),
+        )
+
     def _tell_each(self, request: HttpRequest, queryset: QuerySet[ModelVersion], command: Command) -> None:
         """Every model gets the command; one that refuses does not stop the others."""
-        # Read again: the list's rows come without their large fields.
-        for version in ModelVersion.objects.select_related("lineage").filter(pk__in=queryset.values("pk")):
+        for version in _complete(queryset):
             self._tell(request, version, command)
 
     def _tell(self, request: HttpRequest, version: ModelVersion, command: Command) -> None:
         try:
-            self.message_user(request, command(request, version), messages.SUCCESS)
+            self.message_user(request, command.run(request, version), messages.SUCCESS)
         except (LoaderdError, ApprovalRefused, PermissionDenied) as error:
             self.message_user(request, str(error), messages.ERROR)
 
-    def _load(self, request: HttpRequest, version: ModelVersion) -> str:
-        request_load(version, user=request.user, source="admin", reason="asked for in the admin")
-        return f"{version} is to be loaded; its status follows."
-
-    def _unload(self, request: HttpRequest, version: ModelVersion) -> str:
-        request_unload(version, user=request.user, source="admin", reason="asked for in the admin")
-        return f"{version} is to be unloaded; its status follows."
-
-    def _approve(self, request: HttpRequest, version: ModelVersion) -> str:
+    def _run_approve(self, request: HttpRequest, version: ModelVersion) -> str:
         # The page of one model says which bytes were looked at; they may have changed since.
         approve(version, request.user, request.POST.get("digest"))
         self.log_change(request, version, f"Approved {version.approved_digest}.")
         return f"{version} is approved with digest {version.approved_digest[:12]}."
 
-    def _revoke(self, request: HttpRequest, version: ModelVersion) -> str:
+    def _run_revoke(self, request: HttpRequest, version: ModelVersion) -> str:
         revoke(version, request.user)
         self.log_change(request, version, "Approval taken back.")
         return f"The approval of {version} is taken back."
 
+    @property
+    def _approve(self) -> Command:
+        return Command("approve", "Approve these files", "approve", self._run_approve)
+
+    @property
+    def _revoke(self) -> Command:
+        return Command("revoke", "Take approval back", "approve", self._run_revoke)
+
     # Buttons
 
-    def buttons_of(self, request: HttpRequest, version: ModelVersion) -> list[dict[str, str]]:
-        """What this user may do with this model now: [{title, url, digest}]."""
-        shown = []
-        if self.has_load_permission(request):
-            shown.append(("load", "Load"))
-        if self.has_unload_permission(request):
-            shown.append(("unload", "Unload"))
-        if self.has_approve_permission(request):
-            # Every format: a skops file with types of its own needs it, which shows when it is loaded only.
-            if not version.is_approved:
-                shown.append(("approve", "Approve these files"))
-            else:
-                shown.append(("revoke", "Take approval back"))
+    def buttons_of(self, request: HttpRequest, version: ModelVersion) -> list[dict[str, Any]]:
+        """What this user may do with this model now: [{title, url, is_confirmed}]."""
+        commands = [LOAD, UNLOAD]
+        if not any(alias.name == LIVE for alias in version.aliases.all()):
+            commands.append(ACTIVATE)
+            if any(period.version_id == version.model_id for period in periods(version.lineage)):
+                commands.append(ROLLBACK)
+        # Every format: a skops file with types of its own needs it, which shows when it is loaded only.
+        commands.append(self._revoke if version.is_approved else self._approve)
         return [
-            {"title": title, "url": reverse(f"admin:registry_modelversion_{name}", args=[version.pk])}
-            for name, title in shown
+            {
+                "title": command.title,
+                "url": reverse(f"admin:registry_modelversion_{command.name}", args=[version.pk]),
+                "is_confirmed": command.plan is not None,
+            }
+            for command in commands
+            if self._may(request, command)
         ]
 
+    def _may(self, request: HttpRequest, command: Command) -> bool:
+        return bool(getattr(self, f"has_{command.permission}_permission")(request))
+
     def get_urls(self) -> list[URLPattern]:
-        commands: dict[str, tuple[Command, Callable[[HttpRequest], bool]]] = {
-            "load": (self._load, self.has_load_permission),
-            "unload": (self._unload, self.has_unload_permission),
-            "approve": (self._approve, self.has_approve_permission),
-            "revoke": (self._revoke, self.has_approve_permission),
-        }
         wrap = self.admin_site.admin_view
         return [
             path("discover/", wrap(require_POST(self.run_discovery)), name="registry_modelversion_discover"),
+            path(
+                "optimize/",
+                wrap(require_http_methods(["GET", "POST"])(self.optimize)),
+                name="registry_modelversion_optimize",
+            ),
             *(
                 path(
-                    f"<int:pk>/{name}/",
-                    wrap(require_POST(self._view_of(command, is_permitted))),
-                    name=f"registry_modelversion_{name}",
+                    f"<int:pk>/{command.name}/",
+                    wrap(self._view_of(command)),
+                    name=f"registry_modelversion_{command.name}",
                 )
-                for name, (command, is_permitted) in commands.items()
+                for command in (LOAD, UNLOAD, ACTIVATE, ROLLBACK, self._approve, self._revoke)
             ),
             *super().get_urls(),
         ]
 
-    def _view_of(self, command: Command, is_permitted: Callable[[HttpRequest], bool]) -> Callable[..., HttpResponse]:
+    def _view_of(self, command: Command) -> Callable[..., HttpResponse]:
+        """GET, where there is a plan, states the effect and asks; POST does it."""
+
         def view(request: HttpRequest, pk: int) -> HttpResponse:
-            if not is_permitted(request):
+            if not self._may(request, command):
                 raise PermissionDenied
             version: Any = get_object_or_404(ModelVersion.objects.select_related("lineage"), pk=pk)
+            back = reverse("admin:registry_modelversion_change", args=[pk])
+            if request.method != "POST" and command.plan is not None:
+                return confirmation(
+                    request,
+                    self.admin_site,
+                    title=f"{command.title}: {version}",
+                    effects=[effect_of(str(version), partial(command.plan, version))],
+                    submit=command.title,
+                    back=back,
+                )
             self._tell(request, version, command)
-            return redirect("admin:registry_modelversion_change", pk)
+            return redirect(back)
 
-        return view
+        return require_POST(view) if command.plan is None else require_http_methods(["GET", "POST"])(view)
+
+    def optimize(self, request: HttpRequest) -> HttpResponse:
+        """Unloads what is unused or little used; GET tells what that would be."""
+        if not self.has_unload_permission(request):
+            raise PermissionDenied
+        back = reverse("admin:registry_modelversion_changelist")
+        if request.method != "POST":
+            return confirmation(
+                request,
+                self.admin_site,
+                title="Optimise memory",
+                effects=[effect_of("all models", plan_optimize)],
+                submit="Optimise memory",
+                back=back,
+            )
+        try:
+            operation = request_optimize(user=request.user, source="admin", reason=reason_of(request))
+        except LoaderdError as error:
+            self.message_user(request, error.message, messages.ERROR)
+            return redirect(back)
+        self.message_user(request, "Memory is to be optimised; this operation tells what was freed.", messages.SUCCESS)
+        return redirect("admin:lifecycle_operation_change", operation.pk)
 
     def run_discovery(self, request: HttpRequest) -> HttpResponse:
         if not self.has_discover_permission(request):
@@ -160,3 +290,9 @@ class ModelCommands(ModelAdmin):
         if len(report.refused) > SHOWN_REFUSALS:
             more = f"{len(report.refused) - SHOWN_REFUSALS} more are refused; see the discovery's page."
             self.message_user(request, more, messages.WARNING)
+
+
+def _complete(queryset: QuerySet[ModelVersion]) -> QuerySet[ModelVersion]:
+    """The rows read again: a list's come without their large fields."""
+    chosen = ModelVersion.objects.filter(pk__in=queryset.order_by().values("pk"))
+    return chosen.select_related("lineage").order_by("model_id")

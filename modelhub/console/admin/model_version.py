@@ -12,17 +12,20 @@ from django.db.models import QuerySet
 from django.forms import ModelForm
 from django.http import HttpRequest, HttpResponse
 from django.template.defaultfilters import filesizeformat
+from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from unfold.decorators import display
 from unfold.views import ChangeList
 
+from loaderd.rules import LIVE
 from modelhub.console.admin.filters import AttentionFilter, FrameworkFilter
 from modelhub.console.admin.model_commands import ModelCommands
+from modelhub.lifecycle.models import LineageChange
 from modelhub.lifecycle.observed import effective_status, known, loader_view
 from modelhub.registry.approval import needs_approval
 from modelhub.registry.choices import DesiredState, Status
-from modelhub.registry.models import DiscoveryRun, ModelVersion
+from modelhub.registry.models import Alias, DiscoveryRun, ModelVersion
 
 STATUS_COLOURS = {
     "loaded": "success",
@@ -31,16 +34,35 @@ STATUS_COLOURS = {
     "error": "danger",
     "unreachable": "warning",
 }
+HEALTH_COLOURS = {"Healthy": "success", "Degraded": "warning", "Unhealthy": "danger"}
 SHOWN_FILES = 100
 _IN_MEMORY = (Status.LOADING, Status.LOADED, Status.UNLOADING)
-_POLICY = ["load_timeout_seconds", "threads", "max_batch_size"]
+_AT_ONCE = ["pinned", "priority", "autoload", "keep_alive_seconds"]
+_AT_NEXT_LOAD = ["load_timeout_seconds", "threads", "max_batch_size", "memory_limit_mb"]
+_POLICY = [*_AT_ONCE, *_AT_NEXT_LOAD]
+# What the database would refuse too, said at its field: (lowest, highest), and whether the lowest itself is allowed.
+_BOUNDS: dict[str, tuple[float, float | None, bool]] = {
+    "priority": (0, 100, True),
+    "keep_alive_seconds": (0, None, False),
+    "load_timeout_seconds": (0, None, False),
+    "threads": (1, None, True),
+    "max_batch_size": (1, None, True),
+    "memory_limit_mb": (1, None, True),
+}
+_LARGE = ("manifest", "config", "metadata", "performance_metrics", "signature", "canary")
 _SECTIONS = {
     "Status": [
-        *("shown_status", "status_reason", "status_changed_at", "observed_at", "desired_state"),
-        *("health", "last_health_check_at", "process", "started_at", "phase"),
+        *("shown_status", "status_reason", "status_cause", "status_changed_at", "observed_at", "desired_state"),
+        *("shown_aliases", "rolled_back_at", "rolled_back_reason", "process", "started_at", "phase"),
     ],
-    "Policy, from the next load on": _POLICY,
+    "Health": [
+        *("health", "shown_health_reason", "last_health_check_at", "heartbeat_at"),
+        *("canary_result", "canary_at", "canary_time", "shown_canary"),
+    ],
+    "Policy, at once": _AT_ONCE,
+    "Policy, from the next load on": _AT_NEXT_LOAD,
     "Memory": ["memory", "shared_memory", "gpu_memory", "peak_memory"],
+    "Measured for the next load": ["measured_peak", "measured_resident", "measured_gpu", "measured_of"],
     "Usage": [
         *("load_count", "last_load", "average_load", "last_loaded_at", "usage_count", "item_count", "last_used_at"),
         *("average_latency", "failed_predictions", "error_count", "last_error"),
@@ -57,7 +79,7 @@ class VersionList(ChangeList):
     """A page of models with the status that is true now: one look at loaderd for all rows."""
 
     def get_queryset(self, *args: Any, **kwargs: Any) -> QuerySet[ModelVersion]:
-        return super().get_queryset(*args, **kwargs).defer("manifest", "config", "metadata", "signature")
+        return super().get_queryset(*args, **kwargs).defer(*_LARGE).prefetch_related("aliases")
 
     def get_results(self, request: HttpRequest) -> None:
         super().get_results(request)
@@ -66,15 +88,36 @@ class VersionList(ChangeList):
             version.status_now = effective_status(version, loader)
         self.last_discovery = DiscoveryRun.objects.first()
         self.may_discover = self.model_admin.has_discover_permission(request)
+        self.may_optimize = self.model_admin.has_unload_permission(request)
+
+
+class PolicyForm(ModelForm):
+    """What people may change of a model; a bad value is told at its field."""
+
+    def clean(self) -> dict[str, Any] | None:
+        cleaned = super().clean()
+        for name, (lowest, highest, is_allowed) in _BOUNDS.items():
+            value = self.cleaned_data.get(name)
+            if value is None:
+                continue
+            if value < lowest or (value == lowest and not is_allowed) or (highest is not None and value > highest):
+                begin = "at least" if is_allowed else "more than"
+                end = "" if highest is None else f", at most {highest:g}"
+                self.add_error(name, f"{begin} {lowest:g}{end}.".capitalize())
+        return cleaned
 
 
 @admin.register(ModelVersion)
 class ModelVersionAdmin(ModelCommands):
     list_display = [
-        *("model_id", "shown_status", "type_label", "framework", "version", "size", "memory"),
-        *("load_count", "last_used_at"),
+        *("model_id", "shown_status", "health", "type_label", "framework", "version", "shown_aliases", "size"),
+        *("memory", "pinned", "load_count", "last_used_at"),
     ]
-    list_filter = ["status", "lineage__type", FrameworkFilter, "desired_state", "health_status", AttentionFilter]
+    list_filter = [
+        *("status", "lineage__type", FrameworkFilter, "desired_state", "health_status", "pinned", "autoload"),
+        AttentionFilter,
+    ]
+    form = PolicyForm
     list_select_related = ["lineage"]
     list_per_page = 50
     list_before_template = "console/discovery_bar.html"
@@ -109,8 +152,22 @@ class ModelVersionAdmin(ModelCommands):
         return super().has_delete_permission(request, obj) and (obj is None or not is_held(obj))
 
     def save_model(self, request: HttpRequest, obj: ModelVersion, form: ModelForm, change: bool) -> None:
-        # Only what was edited: the form may be minutes old, and loaderd writes the rest.
+        # Only what was edited: the form may be minutes old, and loaderd writes the rest. loaderd hears of it by the
+        # signal of this save.
         obj.save(update_fields=form.changed_data)
+
+    def construct_change_message(
+        self, request: HttpRequest, form: ModelForm, formsets: Any, add: bool = False
+    ) -> str | list[Any]:
+        """With the values, which Django's own list of fields leaves out."""
+        if not form.changed_data:
+            return super().construct_change_message(request, form, formsets, add)
+        told = (
+            f"{name} = {'empty' if form.cleaned_data[name] is None else form.cleaned_data[name]} "
+            f"(was {'empty' if form.initial.get(name) is None else form.initial[name]})"
+            for name in form.changed_data
+        )
+        return f"Set {', '.join(told)}."
 
     def delete_model(self, request: HttpRequest, obj: ModelVersion) -> None:
         self.delete_queryset(request, ModelVersion.objects.filter(pk=obj.pk))
@@ -121,13 +178,16 @@ class ModelVersionAdmin(ModelCommands):
         rows = ModelVersion.objects.select_for_update().filter(pk__in=queryset.values("pk")).order_by("pk")
         if held := [row.model_id for row in rows if is_held(row)]:
             raise PermissionDenied(f"{', '.join(held)} cannot be deleted while loaded; unload first.")
+        forget_live(rows, request.user)
         rows.delete()
 
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> tuple[Any, Any, set[str], Any]:
         """A model takes its history along, although nobody may delete a single line of that."""
         shown, counts, missing, protected = super().get_deleted_objects(objs, request)
         own = {self.model._meta.verbose_name}
-        return shown, counts, {name for name in missing if name in own}, protected
+        # `live` goes with its model; another alias is a wish of somebody, who takes it away first.
+        is_kept = Alias.objects.filter(version__in=objs).exclude(name=LIVE).exists()
+        return shown, counts, {name for name in missing if name in own}, protected if is_kept else []
 
     # What is shown
 
@@ -135,9 +195,29 @@ class ModelVersionAdmin(ModelCommands):
     def shown_status(self, version: ModelVersion) -> str:
         return _status_now(version)
 
-    @display(description="Health status")
+    @display(description="Health", label=HEALTH_COLOURS, ordering="health_status")
     def health(self, version: ModelVersion) -> str | None:
         return known(version.get_health_status_display(), _status_now(version))
+
+    @display(description="Why")
+    def shown_health_reason(self, version: ModelVersion) -> str | None:
+        return known(version.health_reason, _status_now(version)) or None
+
+    @display(description="Canary")
+    def canary_result(self, version: ModelVersion) -> str | None:
+        return None if version.canary_ok is None else ("passed" if version.canary_ok else "failed")
+
+    @display(description="Canary took")
+    def canary_time(self, version: ModelVersion) -> str | None:
+        return None if version.canary_seconds is None else f"{version.canary_seconds * 1000:.1f} ms"
+
+    @display(description="Canary input and expected output")
+    def shown_canary(self, version: ModelVersion) -> SafeString | None:
+        return _json(version.canary)
+
+    @display(description="Aliases")
+    def shown_aliases(self, version: ModelVersion) -> str | None:
+        return ", ".join(alias.name for alias in version.aliases.all()) or None
 
     @display(description="Pid")
     def process(self, version: ModelVersion) -> str | None:
@@ -167,6 +247,25 @@ class ModelVersionAdmin(ModelCommands):
     @display(description="Peak since the last load")
     def peak_memory(self, version: ModelVersion) -> str | None:
         return _bytes(version.peak_private_bytes)
+
+    @display(description="Peak of the load")
+    def measured_peak(self, version: ModelVersion) -> str | None:
+        return _bytes(version.measured_peak_bytes)
+
+    @display(description="Highest while serving")
+    def measured_resident(self, version: ModelVersion) -> str | None:
+        return _bytes(version.measured_resident_bytes)
+
+    @display(description="Highest on the GPU")
+    def measured_gpu(self, version: ModelVersion) -> str | None:
+        return _bytes(version.measured_gpu_bytes)
+
+    @display(description="Measured of")
+    def measured_of(self, version: ModelVersion) -> str | None:
+        if not version.measured_digest:
+            return None
+        which = "the present files" if version.measured_digest == version.digest else "other files, so it is estimated"
+        return f"{which}, on {version.measured_device or 'cpu'}"
 
     @display(description="Last load")
     def last_load(self, version: ModelVersion) -> str | None:
@@ -221,6 +320,26 @@ def is_held(version: ModelVersion) -> bool:
     return version.status in _IN_MEMORY or version.desired_state == DesiredState.LOADED
 
 
+def forget_live(versions: QuerySet[ModelVersion], user: Any) -> None:
+    """Takes `live` from versions that are about to be deleted, and leaves it in their lineages' history."""
+    aliases = list(Alias.objects.filter(version__in=versions, name=LIVE).select_related("lineage", "version"))
+    LineageChange.objects.bulk_create(
+        LineageChange(
+            lineage=alias.lineage,
+            alias=LIVE,
+            kind=LineageChange.Kind.REMOVE,
+            previous=alias.version,
+            details={"version_id": None, "previous_id": alias.version.model_id},
+            reason="the model was deleted",
+            actor=user.get_username(),
+            at=timezone.now(),
+        )
+        for alias in aliases
+    )
+    for alias in aliases:
+        alias.delete()  # one by one: loaderd hears of it by the signal
+
+
 def remarks(version: ModelVersion) -> list[str]:
     """What somebody should know before they act on the model."""
     said = []
@@ -232,6 +351,9 @@ def remarks(version: ModelVersion) -> list[str]:
         said.append(f"Discovery refuses its directory. {version.refusal}")
     if version.status in _IN_MEMORY and version.is_stale_in_memory:
         said.append("Its files changed since it was loaded; unload and load it to use the new ones.")
+    if version.rolled_back_at is not None:
+        why = f": {version.rolled_back_reason}" if version.rolled_back_reason else ""
+        said.append(f"A rollback left it at {version.rolled_back_at:%Y-%m-%d %H:%M}{why}.")
     if needs_approval(version):
         said.append(
             f"Loading the format {version.artifact_format} can run code. Approve it if you trust where these files "

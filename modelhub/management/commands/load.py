@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
+from modelhub.lifecycle import planning
 from modelhub.lifecycle.actions import request_load
 from modelhub.lifecycle.models import Operation
-from modelhub.management.operating import OperationCommand
-from modelhub.registry.models import ModelVersion
+from modelhub.lifecycle.versions import named
+from modelhub.management.operating import OperationCommand, mebibytes_of
 
 
 class Command(OperationCommand):
-    help = "Loads models and waits until they answer; exit status 1 when one does not."
+    help = (
+        "Loads models and waits until they answer; exit status 1 when one does not. With --dry-run: what would have to "
+        "go for them."
+    )
 
-    def request(self, version: ModelVersion, user: Any, reason: str) -> Operation:
-        return request_load(version, user=user, source="command", reason=reason)
+    def request(self, subject: str, user: Any, options: dict[str, Any]) -> Operation:
+        return request_load(named(subject), user=user, source="command", reason=options["reason"])
 
-    def sentence(self, model_id: str, result: dict[str, Any]) -> str:
-        seconds = result.get("load_seconds") or 0.0
-        held_bytes = result.get("private_bytes")
-        memory = "memory not measured" if held_bytes is None else f"{held_bytes / 1024**2:.0f} MiB"
-        return f"{model_id}: loaded in {seconds:.2f} s, {memory}"
+    def plan(self, subject: str, options: dict[str, Any]) -> dict[str, Any]:
+        return planning.plan_load(named(subject))
+
+    def sentence(self, subject: str, result: dict[str, Any]) -> str:
+        seconds, memory = result.get("load_seconds") or 0.0, mebibytes_of(result.get("private_bytes"))
+        return f"{subject}: loaded in {seconds:.2f} s, {memory}"

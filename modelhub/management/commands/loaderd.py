@@ -49,7 +49,6 @@ class Command(BaseCommand):
             inference_host=settings.INFERENCE_HOST,
             inference_port=settings.INFERENCE_PORT,
             predict_timeout_seconds=settings.PREDICT_TIMEOUT_SECONDS,
-            max_concurrent_loads=settings.MAX_CONCURRENT_LOADS,
             prewarm=tuple(frameworks.distinct()),
             use_zygotes=use_zygotes,
         )

@@ -12,7 +12,8 @@ from rich.table import Table
 from loaderd import catalogue
 from loaderd.errors import UnknownModel
 from modelhub.lifecycle.observed import LoaderView, effective_status, known, loader_view
-from modelhub.management.operating import print_json, registered
+from modelhub.lifecycle.versions import named
+from modelhub.management.operating import print_json
 from modelhub.management.tables import print_table
 from modelhub.registry.approval import needs_approval
 from modelhub.registry.choices import ModelType, Status
@@ -29,7 +30,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("what", nargs="?", choices=["list", "show"], default="list", help="What to print.")
-        parser.add_argument("model_id", nargs="?", metavar="ID", help="The model to show.")
+        parser.add_argument("model_id", nargs="?", metavar="ID", help="The model to show, or a lineage.")
         parser.add_argument("--type", choices=ModelType.values, help="Only models of this type.")
         parser.add_argument("--framework", choices=sorted(catalogue.entries()), help="Only models of this framework.")
         parser.add_argument("--status", choices=[*Status.values, "unreachable"], help="Only models in this status.")
@@ -44,7 +45,11 @@ class Command(BaseCommand):
             self._list(options)
 
     def _list(self, options: dict[str, Any]) -> None:
-        versions = ModelVersion.objects.select_related("lineage").defer("manifest", "config", "metadata", "signature")
+        versions = (
+            ModelVersion.objects.select_related("lineage")
+            .prefetch_related("aliases")
+            .defer("manifest", "config", "metadata", "signature", "canary")
+        )
         if options["type"]:
             versions = versions.filter(lineage__type=options["type"])
         if options["framework"]:
@@ -67,6 +72,7 @@ class Command(BaseCommand):
                 version.lineage.type,
                 version.framework,
                 version.version,
+                ", ".join(_aliases(version)),
                 _bytes(version.size_bytes),
                 _bytes(known(version.private_bytes, status)),
                 str(version.load_count),
@@ -81,7 +87,7 @@ class Command(BaseCommand):
         if not model_id:
             raise CommandError("Which one? `models show ID`", returncode=2)
         try:
-            version = registered(model_id)
+            version = named(model_id)
         except UnknownModel as error:
             raise CommandError(error.message, returncode=1) from error
         facts = _facts(version, loader_view())
@@ -95,14 +101,17 @@ class Command(BaseCommand):
             if name == "files":
                 for file in value:
                     table.add_row("file", escape(f"{file['path']}  {_bytes(file['size_bytes'])}"))
-            elif value not in (None, "", {}):
+            elif value not in (None, "", {}, []):
                 shown = _bytes(value) if name.endswith("_bytes") else str(value)
                 table.add_row(name.removesuffix("_bytes").replace("_", " "), escape(shown))
         print_table(self, table)
 
 
+# Large, and not shown in the list.
+_UNREAD = ("manifest", "config", "metadata", "signature", "canary")
 _COLUMNS: list[tuple[str, Any]] = [
     *(("model", "left"), ("status", "left"), ("type", "left"), ("framework", "left"), ("version", "left")),
+    ("aliases", "left"),
     *(("size", "right"), ("memory", "right"), ("loads", "right"), ("last used", "left"), ("", "left")),
 ]
 
@@ -117,6 +126,10 @@ def _summary(version: ModelVersion, status: str) -> dict[str, Any]:
         "format": version.artifact_format,
         "status": status,
         "desired_state": version.desired_state,
+        "aliases": _aliases(version),
+        "pinned": version.pinned,
+        "priority": version.priority,
+        "autoload": version.autoload,
         "size_bytes": version.size_bytes,
         "private_bytes": known(version.private_bytes, status),
         "gpu_bytes": known(version.gpu_bytes, status),
@@ -133,6 +146,18 @@ def _facts(version: ModelVersion, loader: LoaderView) -> dict[str, Any]:
         **_summary(version, status),
         "name": version.name,
         "status_reason": version.status_reason,
+        "status_cause": version.status_cause,
+        "keep_alive_seconds": version.keep_alive_seconds,
+        "memory_limit_mb": version.memory_limit_mb,
+        "health_status": known(version.health_status, status),
+        "health_reason": version.health_reason,
+        "heartbeat_at": version.heartbeat_at,
+        "canary_at": version.canary_at,
+        "canary_ok": version.canary_ok,
+        "rolled_back_at": version.rolled_back_at,
+        "rolled_back_reason": version.rolled_back_reason,
+        "measured_peak_bytes": version.measured_peak_bytes,
+        "measured_resident_bytes": version.measured_resident_bytes,
         "observed_at": version.observed_at,
         "pid": known(version.pid, status),
         "path": version.path,
@@ -153,6 +178,10 @@ def _facts(version: ModelVersion, loader: LoaderView) -> dict[str, Any]:
     }
 
 
+def _aliases(version: ModelVersion) -> list[str]:
+    return sorted(alias.name for alias in version.aliases.all())
+
+
 def _remark(version: ModelVersion) -> str:
     """Why somebody should look at it, in a word or two."""
     if version.missing_since:
@@ -161,7 +190,9 @@ def _remark(version: ModelVersion) -> str:
         return "refused by discovery"
     if version.is_stale_in_memory and version.status != Status.UNLOADED:
         return "changed since it was loaded"
-    return "needs approval" if needs_approval(version) else ""
+    if needs_approval(version):
+        return "needs approval"
+    return "rolled back" if version.rolled_back_at else ""
 
 
 def _bytes(count: int | None) -> str:

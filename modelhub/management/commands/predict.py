@@ -11,7 +11,6 @@ from rich.console import Console
 from rich.table import Table
 
 from loaderd.errors import LoaderdError
-from modelhub.conf import config
 from modelhub.inference import client
 from modelhub.management.operating import print_json, user_to_act_as
 
@@ -22,7 +21,7 @@ class Command(BaseCommand):
     help = "Predicts with a loaded model: TEXTs, or JSON from --input or standard input."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("model", metavar="ID", help="Id of a model that is loaded.")
+        parser.add_argument("model", metavar="ID", help="Id of a model, or a lineage's name.")
         parser.add_argument("texts", nargs="*", metavar="TEXT", help="Texts to predict.")
         parser.add_argument("--input", help='JSON list of texts or rows, e.g. "[[5.1, 3.5, 1.4, 0.2]]".')
         parser.add_argument("--user", help="User to act as; without: the operator of this machine.")
@@ -35,9 +34,7 @@ class Command(BaseCommand):
         inputs = _inputs(options["texts"], options["input"])
         name = user.get_username() if user else OPERATOR
         try:
-            answer = client.predict(
-                options["model"], inputs, user=name, timeout_seconds=config().PREDICT_TIMEOUT_SECONDS
-            )
+            answer = client.predict(options["model"], inputs, user=name, timeout_seconds=client.time_limit_seconds())
         except LoaderdError as error:
             raise CommandError(error.message) from error
         if options["as_json"]:

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 from typing import Any
 
+from modelhub.lifecycle import planning
 from modelhub.lifecycle.actions import request_unload
 from modelhub.lifecycle.models import Operation
-from modelhub.management.operating import OperationCommand
-from modelhub.registry.models import ModelVersion
+from modelhub.lifecycle.versions import named
+from modelhub.management.operating import OperationCommand, mebibytes_of
 
 
 class Command(OperationCommand):
-    help = "Unloads models and waits until their processes are gone; exit status 1 when one is not."
+    help = (
+        "Unloads models and waits until their processes are gone; exit status 1 when one is not. With --dry-run: what "
+        "would come back."
+    )
 
-    def request(self, version: ModelVersion, user: Any, reason: str) -> Operation:
-        return request_unload(version, user=user, source="command", reason=reason)
+    def request(self, subject: str, user: Any, options: dict[str, Any]) -> Operation:
+        return request_unload(named(subject), user=user, source="command", reason=options["reason"])
 
-    def sentence(self, model_id: str, result: dict[str, Any]) -> str:
+    def plan(self, subject: str, options: dict[str, Any]) -> dict[str, Any]:
+        return planning.plan_unload(named(subject))
+
+    def sentence(self, subject: str, result: dict[str, Any]) -> str:
         if result.get("status") == "not_loaded":
-            return f"{model_id}: was not loaded"
+            return f"{subject}: was not loaded"
         freed_bytes = result.get("freed_bytes")
-        freed = "" if freed_bytes is None else f", {freed_bytes / 1024**2:.0f} MiB freed"
-        return f"{model_id}: unloaded{freed}"
+        return f"{subject}: unloaded" + ("" if freed_bytes is None else f", {mebibytes_of(freed_bytes)} freed")

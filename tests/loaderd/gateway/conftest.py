@@ -29,8 +29,9 @@ class Served:
         """Everything is loaded and ada may do everything."""
         self.table = {model_id: row(model, model.signature) for model_id, model in self.models.items()}
         self.door.answer = lambda message: []
-        while not self.door.commands.empty():
-            self.door.commands.get()
+        for queue in (self.door.commands, self.door.seen):
+            while not queue.empty():
+                queue.get()
         self.door.allow(EVERYTHING)
         self.door.route(self.table)
 

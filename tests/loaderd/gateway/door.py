@@ -48,6 +48,9 @@ def row(model: ModelProcess, signature: dict[str, Any], **changes: Any) -> dict[
     }
 
 
+LATER = object()  # as an answer: the test replies itself, with `Door.reply`
+
+
 class Door:
     """Starts at once. answer(message): what the supervisor replies to a command; it may raise LoaderdError."""
 
@@ -56,13 +59,14 @@ class Door:
         self.channel, theirs = socket.socketpair()
         self.channel.settimeout(SECONDS)
         self.commands: queue.Queue[dict[str, Any]] = queue.Queue()
+        self.seen: queue.Queue[dict[str, Any]] = queue.Queue()  # what it told of comparisons and traces
         self.answer: Callable[[dict[str, Any]], Any] = lambda message: []
         self._serials = itertools.count(1)
         self._events: queue.Queue[dict[str, Any]] = queue.Queue()
         command = [
             *(sys.executable, "-m", "loaderd.gateway", "--channel-fd", str(theirs.fileno())),
             *("--host", "127.0.0.1", "--port", "0", "--unix-socket", str(self.unix_path)),
-            *("--predict-timeout", str(predict_timeout_seconds), *arguments),
+            *("--predict-timeout", str(predict_timeout_seconds), "--report-interval", "0.05", *arguments),
         ]
         with theirs:
             self.process = subprocess.Popen(
@@ -92,6 +96,8 @@ class Door:
                 if "request" in message:
                     self.commands.put(message)
                     self._reply(message)
+                elif message["event"] == "seen":
+                    self.seen.put(message)
                 else:
                     self._events.put(message)
         except OSError:
@@ -99,10 +105,15 @@ class Door:
 
     def _reply(self, message: dict[str, Any]) -> None:
         try:
-            reply = {"reply": message["request"], "result": self.answer(message)}
+            result = self.answer(message)
         except LoaderdError as error:
-            reply = {"reply": message["request"], "error": error.to_message()}
-        protocol.send(self.channel, reply)
+            protocol.send(self.channel, {"reply": message["request"], "error": error.to_message()})
+        else:
+            if result is not LATER:
+                self.reply(message, result)
+
+    def reply(self, message: dict[str, Any], result: Any) -> None:
+        protocol.send(self.channel, {"reply": message["request"], "result": result})
 
     def event(self) -> dict[str, Any]:
         return self._events.get(timeout=SECONDS)
@@ -114,16 +125,30 @@ class Door:
         self.port: int = message["port"]
         return self.port
 
-    def route(self, models: dict[str, dict[str, Any]]) -> None:
+    def route(
+        self,
+        models: dict[str, dict[str, Any]],
+        lineages: dict[str, dict[str, Any]] | None = None,
+        **settings: float,
+    ) -> None:
         """Pushes a table and returns when the gateway works by it."""
         serial = next(self._serials)
-        protocol.send(self.channel, {"event": "routes", "serial": serial, "models": models})
+        table = {"models": models, "lineages": lineages or {}, "settings": settings}
+        protocol.send(self.channel, {"event": "routes", "serial": serial, **table})
         assert self.event() == {"event": "routed", "serial": serial}
 
     def allow(self, tokens: dict[str, dict[str, Any]]) -> None:
         """Pushes a token table, by plain token."""
         table = {digest(token): granted for token, granted in tokens.items()}
         protocol.send(self.channel, {"event": "access", "tokens": table})
+
+    def in_flight(self) -> int:
+        """Predictions at the public door that are not answered yet."""
+        text = self.http().get("/metrics").raise_for_status().text
+        (line,) = [
+            line for line in text.splitlines() if line.startswith('modelhub_gateway_requests_in_flight{door="pu')
+        ]
+        return int(line.split()[-1]) - 1  # the question itself
 
     def http(self, token: str | None = TOKEN) -> httpx.Client:
         headers = {} if token is None else {"Authorization": f"Token {token}"}

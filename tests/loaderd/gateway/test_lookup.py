@@ -45,7 +45,7 @@ def test_what_is_not_registered_is_unknown(registered: Served) -> None:
     assert registered.http.get("/v2/models/spam/versions/2/ready").status_code == 404
 
 
-def test_the_private_prediction_takes_a_model_id_only(registered: Served) -> None:
+def test_the_private_prediction_resolves_names_as_the_public_one_does(registered: Served) -> None:
     private = registered.door.private()
 
     def code(name: str) -> str:
@@ -54,8 +54,8 @@ def test_the_private_prediction_takes_a_model_id_only(registered: Served) -> Non
 
     assert code("echo-v1") == "echo-v1"
     assert code("spam-v1") == "model_not_loaded"
-    assert code("echo") == "model_not_loaded", "this model is not loaded, though the lineage of its name is"
-    assert code("classifier") == "model_not_found", "a lineage is no model"
+    assert code("echo") == "echo-v1", "a lineage first, though a model has this id"
+    assert code("ham") == "model_not_found"
 
 
 def test_a_flood_of_unknown_names_asks_the_registry_once_a_while(registered: Served) -> None:
@@ -87,7 +87,7 @@ def test_concurrent_questions_are_one_and_later_ones_are_asked_again(monkeypatch
         found = Lookup(registry)
         results = await asyncio.gather(*(found.find("ham") for _ in range(100)), return_exceptions=True)
         assert all(isinstance(result, UnknownModel) for result in results)
-        assert (await found.find("spam")).model_id == "spam-v1"
+        assert (await found.find("spam")).route.model_id == "spam-v1"
         assert registry.asked == 1
         monkeypatch.setattr(lookup, "FRESH_SECONDS", 0.0)
         found = Lookup(registry)

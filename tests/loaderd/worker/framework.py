@@ -29,13 +29,16 @@ class Echo(LoadedModel):
     """Gives a text back with its length and the size of the batch that it was in.
 
     A text may be an order: `gate:<fifo>` blocks until the fifo is opened for writing, `spin:<file>` computes
-    until the file exists, `refuse` and `boom` fail, `die` ends the process.
+    until the file exists, `refuse` and `boom` fail, `die` ends the process, `hog:<MiB>` takes that much memory,
+    `lose the gpu` fails as a library does whose GPU is lost, `mute` and `loud` have it answer otherwise from then on.
     """
 
     signature = Signature(
         (TensorSpec("text", "BYTES", (-1,)),),
         (TensorSpec("echo", "BYTES", (-1,)), TensorSpec("length", "INT64", (-1,)), TensorSpec("batch", "INT32", (-1,))),
     )
+
+    muted = False
 
     def predict(self, inputs: Batch) -> dict[str, np.ndarray]:
         texts = _texts(inputs)
@@ -54,8 +57,16 @@ class Echo(LoadedModel):
                 raise ValueError("the model is broken")
             elif order == "die":
                 os.kill(os.getpid(), signal.SIGKILL)
+            elif order == "hog":
+                np.ones(int(argument) * 2**20, dtype=np.uint8)
+            elif order == "lose the gpu":
+                raise RuntimeError(
+                    "CUDA error: device-side assert triggered\nCUDA kernel errors might be reported later"
+                )
+            elif order in ("mute", "loud"):
+                self.muted = order == "mute"
         return {
-            "echo": np.array(texts, dtype=object),
+            "echo": np.array(["" if self.muted else text for text in texts], dtype=object),
             "length": np.array([len(text) for text in texts]),
             "batch": np.full(len(texts), len(texts), dtype=np.int32),
         }
@@ -124,13 +135,20 @@ class Pair(LoadedModel):
 
 
 class Careless(Double):
-    """Answers with a row too few."""
+    """Answers with one row, however many it is asked for."""
 
     def predict(self, inputs: Batch) -> dict[str, np.ndarray]:
-        return {"y": inputs["x"][:-1]}
+        return {"y": inputs["x"][:1]}
 
-    def warm_up(self) -> None:
-        pass
+
+class Drifting(Double):
+    """Answers otherwise each time."""
+
+    calls = 0
+
+    def predict(self, inputs: Batch) -> dict[str, np.ndarray]:
+        self.calls += 1
+        return {"y": inputs["x"] + self.calls}
 
 
 class Holding(Echo):
@@ -157,6 +175,7 @@ MODELS = {
     "entities": Entities,
     "pair": Pair,
     "careless": Careless,
+    "drifting": Drifting,
 }
 
 

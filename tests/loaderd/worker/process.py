@@ -90,6 +90,18 @@ class ModelProcess:
         assert (message["event"], message["id"]) == ("stats", number)
         return message["counters"]
 
+    def ask_canary(self) -> dict[str, Any]:
+        number = next(self._ids)
+        protocol.send(self.channel, {"command": "canary", "id": number})
+        message = self.receive()
+        assert (message.pop("event"), message.pop("id")) == ("canary", number)
+        return message
+
+    def log(self) -> str:
+        """What it wrote until its end."""
+        assert self.process.stderr is not None
+        return self.process.stderr.read().decode()
+
     def wait_for(self, **counters: int) -> None:
         """Returns when the process counts these values."""
         wait_until(lambda: counters.items() <= self.stats().items(), what=f"counters {counters}")

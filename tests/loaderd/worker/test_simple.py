@@ -133,3 +133,12 @@ def test_a_sample_in_plain_form_is_read_back_as_it_was(model: type) -> None:
     plain = json.dumps(simple.sample(inputs, model.signature)).encode()
     for name, array in simple.parse(plain, model.signature).items():
         np.testing.assert_array_equal(array, inputs[name])
+
+
+def test_a_row_of_categories_in_plain_form_is_a_list_of_texts() -> None:
+    signature = Signature((TensorSpec("features", "BYTES", (-1, 2)),), (TensorSpec("y", "FP32", (-1,)),))
+    inputs = {"features": np.array([["red", "1"]], dtype=object)}
+    plain = simple.sample(inputs, signature)
+    assert plain == {"inputs": [["red", "1"]]}
+    read = simple.parse(json.dumps(plain).encode(), signature)
+    np.testing.assert_array_equal(read["features"], inputs["features"])

@@ -49,7 +49,12 @@ class TestLoading:
     def test_it_tells_its_phases_and_its_signature(self, tmp_path: Path) -> None:
         with ModelProcess(spec("classifier"), tmp_path / "data.sock") as process:
             phases, ready = process.ended_load()
-            assert list(dict.fromkeys(phase["phase"] for phase in phases)) == ["verifying", "loading", "warming_up"]
+            assert list(dict.fromkeys(phase["phase"] for phase in phases)) == [
+                "verifying",
+                "loading",
+                "warming_up",
+                "checking",
+            ]
             loading = [phase["progress"] for phase in phases if phase["phase"] == "loading"]
             assert loading == sorted(loading)
             assert 50 <= len(loading) <= 102, "progress is told in steps, not in every call of the framework"
@@ -62,7 +67,7 @@ class TestLoading:
                 "labels": ["negative", "positive"],
                 "sample_input": {"inputs": ["good!"]},
             }
-            assert set(ready["phase_seconds"]) == {"verifying", "loading", "warming_up"}
+            assert set(ready["phase_seconds"]) == {"verifying", "loading", "warming_up", "checking"}
             assert process.data_socket.stat().st_mode & 0o777 == 0o600
             with Client(process.data_socket) as client:
                 assert client.predict(*ready["signature"]["sample_input"]["inputs"])["predictions"][0]["label"]
@@ -84,6 +89,16 @@ class TestLoading:
             assert process.process.wait() == 3
             assert process.process.stderr is not None
             assert b"Traceback" in process.process.stderr.read()
+
+    def test_a_model_that_fails_at_its_own_sample_is_not_loaded(self, tmp_path: Path) -> None:
+        bad = {"source": "metadata", "inputs": ["boom"], "predictions": []}
+        with ModelProcess(spec(canary=bad), tmp_path / "data.sock") as process:
+            phases, failed = process.ended_load()
+            assert phases[-1]["phase"] == "checking"
+            assert failed["error"]["code"] == "load_failed"
+            assert failed["error"]["message"].startswith(
+                "echo-v1 could not be checked: ValueError: the model is broken;"
+            )
 
     def test_changed_files_end_the_load_before_the_framework_sees_them(self, tmp_path: Path) -> None:
         (tmp_path / "weights").write_bytes(b"other")
@@ -251,6 +266,9 @@ class TestServing:
         assert (counters["requests"], counters["items"], counters["errors"]) == (3, 12, 0)
         assert counters["batches"] == 1 + 1 + 3
         assert before <= counters["last_at"] <= time.time()
+        assert counters["started_at"] <= before
+        assert sum(counters["histogram"]) == 3
+        assert 0 <= counters["queue_seconds"] < counters["latency_seconds"]
         assert 0 < counters["compute_seconds"] <= counters["latency_seconds"] < 5
 
     def test_it_answers_stats_while_the_model_computes_in_python(
@@ -267,6 +285,28 @@ class TestServing:
         answer_of(spinning)
         # Between 1 ms and 5 ms on an idle machine; without turns for the event loop it would be the whole computation.
         assert min(took) < 0.5
+
+    def test_the_highest_queue_between_two_looks_is_kept(self, model: ModelProcess, client: Client, gate: Path) -> None:
+        busy = client.submit(f"gate:{gate}")
+        model.wait_for(in_flight=1, queued=0)
+        rest = [client.submit(f"text {index}") for index in range(3)]
+        model.wait_for(queued=3)
+        open_gate(gate)
+        for one in (busy, *rest):
+            answer_of(one)
+        after, later = model.stats(), model.stats()
+        assert (after["max_in_flight"], after["max_queued"]) == (4, 3)
+        assert (later["max_in_flight"], later["max_queued"]) == (0, 0)
+
+    def test_a_call_that_does_not_end_shows_its_age(self, model: ModelProcess, client: Client, gate: Path) -> None:
+        assert model.stats()["busy_seconds"] == 0.0
+        busy = client.submit(f"gate:{gate}")
+        model.wait_for(in_flight=1, queued=0)
+        first = model.stats()["busy_seconds"]
+        assert 0.0 < first < model.stats()["busy_seconds"]
+        open_gate(gate)
+        answer_of(busy)
+        assert model.stats()["busy_seconds"] == 0.0
 
     def test_drain_answers_what_is_in_flight_and_refuses_what_comes(
         self, model: ModelProcess, client: Client, gate: Path
@@ -313,3 +353,144 @@ class TestServing:
         with pytest.raises(ConnectionError):
             future.result(5)
         assert model.process.wait() == -signal.SIGKILL
+
+
+class TestCanary:
+    def test_it_is_recorded_at_the_first_load_and_holds_at_the_second(self, tmp_path: Path) -> None:
+        with ModelProcess(spec("classifier"), tmp_path / "data.sock") as process:
+            canary = process.ready()["canary"]
+        recorded = canary["recorded"]
+        assert (canary["ok"], canary["seconds"] >= 0) == (True, True)
+        assert (recorded["source"], recorded["inputs"], recorded["reproducible"]) == ("recorded", ["good!"], True)
+        assert recorded["outputs"] == {"label": ["negative"], "probabilities": pytest.approx([0.8, 0.2])}
+        with ModelProcess(spec("classifier", canary=recorded), tmp_path / "data.sock") as process:
+            again = process.ready()["canary"]
+            assert (again["ok"], again["recorded"]) == (True, None)
+            assert process.ask_canary()["ok"] is True
+
+    def test_another_answer_than_recorded_fails_the_load(self, tmp_path: Path) -> None:
+        recorded = {
+            "source": "recorded",
+            "inputs": ["good!"],
+            "outputs": {"label": ["positive"], "probabilities": [0.8, 0.2]},
+            "tolerance": {"rtol": 1e-3, "atol": 1e-4},
+            "reproducible": True,
+        }
+        with ModelProcess(spec("classifier", canary=recorded), tmp_path / "data.sock") as process:
+            _, failed = process.ended_load()
+            assert failed["error"]["code"] == "canary_failed"
+            assert failed["error"]["message"].startswith(
+                "classifier-v1 is not loaded: it answers its canary wrongly: "
+                'label[0] is "negative", recorded "positive"; its files are those that answered otherwise before'
+            )
+            assert process.process.wait() == 3
+
+    def test_it_is_asked_again_while_the_model_serves(self, model: ModelProcess, client: Client) -> None:
+        assert model.ask_canary()["ok"] is True
+        client.predict("mute")
+        wrong = model.ask_canary()
+        assert wrong["ok"] is False
+        assert wrong["reason"] == 'it answers its canary wrongly: echo[0] is "", recorded "a sample"'
+        client.predict("loud")
+        assert model.ask_canary() | {"seconds": 0} == {"ok": True, "seconds": 0, "reason": ""}
+        assert model.stats()["requests"] == 2, "a canary is no request"
+
+    def test_it_is_asked_between_two_calls_however_many_wait(
+        self, model: ModelProcess, client: Client, gate: Path, tmp_path: Path
+    ) -> None:
+        os.mkfifo(tmp_path / "second")
+        first = client.submit(f"gate:{gate}")
+        model.wait_for(in_flight=1, queued=0)
+        second = client.submit(f"gate:{tmp_path / 'second'}")
+        model.wait_for(queued=1)
+        protocol.send(model.channel, {"command": "canary", "id": 1})
+        model.stats()  # taken, and not answered: the first call runs
+        open_gate(gate)
+        assert model.receive()["event"] == "canary"
+        assert not second.done()
+        open_gate(tmp_path / "second")
+        answer_of(first)
+        answer_of(second)
+
+    def test_a_model_that_is_not_reproducible_only_has_to_answer(self, tmp_path: Path) -> None:
+        with ModelProcess(spec("drifting"), tmp_path / "data.sock") as process:
+            recorded = process.ready()["canary"]["recorded"]
+            assert recorded["reproducible"] is False
+            assert process.ask_canary()["ok"] is True
+        with ModelProcess(spec("drifting", canary=recorded), tmp_path / "data.sock") as process:
+            assert process.ready()["canary"]["ok"] is True
+
+
+class TestTraces:
+    def test_an_untraced_answer_has_no_timings(self, client: Client) -> None:
+        assert client.submit("plain").result(5).head == b""
+
+    def test_a_traced_prediction_tells_where_its_time_went(
+        self, model: ModelProcess, client: Client, gate: Path
+    ) -> None:
+        busy = client.submit(f"gate:{gate}")
+        model.wait_for(in_flight=1, queued=0)
+        traced = client.send(wire.Kind.PREDICT, b'{"trace": true}', b'{"inputs":["a","b"]}')[1]
+        beside = client.submit("c")
+        model.wait_for(in_flight=3, queued=2)
+        waited_from = model.stats()["busy_seconds"]
+        open_gate(gate)
+        head = json.loads(traced.result(5).head)
+        answer_of(busy)
+        answer_of(beside)
+        assert head["header_bytes"] is None
+        trace = head["trace"]
+        assert set(trace) == {"queue_seconds", "compute_seconds", "items", "batch_items"}
+        assert (trace["items"], trace["batch_items"]) == (2, 3)
+        assert 0 < trace["queue_seconds"] < 5
+        assert 0 < trace["compute_seconds"] < 1
+        assert waited_from > 0
+
+    def test_a_traced_binary_answer_keeps_the_length_of_its_header(self, client: Client) -> None:
+        request = {
+            "inputs": [{"name": "text", "datatype": "BYTES", "shape": [1], "data": ["a"]}],
+            "parameters": {"binary_data_output": True},
+        }
+        asked = json.dumps({"name": "m", "header_bytes": None, "trace": True}).encode()
+        message = client.send(wire.Kind.INFER, asked, json.dumps(request).encode())[1].result(5)
+        head = json.loads(message.head)
+        result = InferResult.from_response_body(bytes(message.body), header_length=head["header_bytes"])
+        assert result.as_numpy("length").tolist() == [1]
+        assert head["trace"]["batch_items"] == 1
+
+    def test_a_failed_prediction_is_traced_too(self, client: Client) -> None:
+        message = client.send(wire.Kind.PREDICT, b'{"trace": true}', b'{"inputs":["boom"]}')[1].result(5)
+        assert message.kind == wire.Kind.ERROR
+        assert json.loads(message.head)["trace"]["items"] == 1
+
+
+class TestLimits:
+    def test_an_allocation_past_the_models_limit_fails_alone(self, tmp_path: Path) -> None:
+        limited = spec(memory_limit_bytes=64 * 2**20)
+        with ModelProcess(limited, tmp_path / "data.sock") as process:
+            process.ready()
+            with Client(process.data_socket) as client:
+                with pytest.raises(PredictionFailed, match=r"ran out of memory .* raise its memory_limit_mb \(64\)"):
+                    client.predict("hog:512")
+                assert client.predict("hog:8")["predictions"]
+
+    def test_a_lost_gpu_ends_the_process_once_it_has_answered(self, model: ModelProcess, client: Client) -> None:
+        with pytest.raises(PredictionFailed, match="device-side assert"):
+            client.predict("lose the gpu")
+        assert model.process.wait(5) == 4
+        assert client.lost.wait(5)
+        assert "the GPU of echo-v1 is lost to its process" in model.log()
+
+    def test_a_lost_gpu_fails_the_whole_batch_without_another_try(
+        self, model: ModelProcess, client: Client, gate: Path
+    ) -> None:
+        busy = client.submit(f"gate:{gate}")
+        model.wait_for(in_flight=1, queued=0)
+        batch = [client.submit(text) for text in ("good", "lose the gpu")]
+        model.wait_for(queued=2)
+        open_gate(gate)
+        answer_of(busy)
+        for one in batch:
+            with pytest.raises(PredictionFailed, match="CUDA error"):
+                answer_of(one)
+        assert model.process.wait(5) == 4

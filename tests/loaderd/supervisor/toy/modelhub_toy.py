@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
 import threading
 import time
+from pathlib import Path
 
 from loaderd.catalogue import Format, FrameworkEntry
 from loaderd.errors import LoadFailed
@@ -26,7 +28,7 @@ THREADED_ENTRY = FrameworkEntry(
 
 
 class ToyModel(LoadedModel):
-    """Answers "die" with a segmentation fault, "env" with its environment, anything else with its pid."""
+    """Answers by what it is asked: see `_answer`; anything else with its pid."""
 
     signature = Signature((TensorSpec("text", "BYTES", (-1,)),), (TensorSpec("answer", "BYTES", (-1,)),))
 
@@ -41,10 +43,12 @@ class ToyModel(LoadedModel):
     def sample_input(self):
         import numpy as np
 
-        return {"text": np.array(["hello"], dtype=object)}
+        return {"text": np.array(["sing"], dtype=object)}
 
     def _answer(self, text):
         text = text.decode() if isinstance(text, bytes) else text
+        if text == "sing":
+            return "tweet"  # its canary: the same from every process
         if text == "die":
             os.kill(os.getpid(), signal.SIGSEGV)
         if text == "env":
@@ -53,6 +57,12 @@ class ToyModel(LoadedModel):
             return str(subprocess.Popen(["sleep", "600"]).pid)
         if text.startswith("slow"):
             time.sleep(float(text.split()[1]))
+        if text == "hang holding the interpreter":
+            ctypes.PyDLL(None).sleep(600)
+        if text == "hang in C":
+            ctypes.CDLL(None).sleep(600)
+        if text.startswith("grow"):
+            self.ballast += os.urandom(2**20) * int(text.split()[1])
         return str(os.getpid())
 
 
@@ -73,6 +83,13 @@ class ToyFramework(Framework):
                 raise LoadFailed("the toy does not want to")
             case "exit":
                 os._exit(9)
+        crashes = Path(artifact.directory, "crashes")  # how many of its loads still crash
+        if crashes.exists() and (left := int(crashes.read_text())):
+            crashes.write_text(str(left - 1))
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(float(artifact.config.get("load_seconds", 0)))
+        peak = bytearray(os.urandom(1024) * 1024 * int(artifact.config.get("peak_megabytes", 0)))
+        del peak
         report(0.5)
         return ToyModel(bytearray(os.urandom(1024) * 1024 * int(artifact.config.get("megabytes", 0))))
 

@@ -1,0 +1,87 @@
+"""What an optimisation unloads: memory that nobody seems to need."""
+
+from __future__ import annotations
+
+from loaderd.scheduler.plan import Victim
+from loaderd.scheduler.protection import for_now
+from loaderd.scheduler.regret import regret_seconds, why_it
+from loaderd.scheduler.snapshot import Claim, Snapshot
+from loaderd.scheduler.wording import duration, percent
+from loaderd.states import ModelState
+
+LOW_USAGE_IDLE_SECONDS = 10 * 60.0
+"""A model asked within the last ten minutes is in use, however seldom it is asked."""
+
+
+def superfluous(
+    snapshot: Snapshot,
+    *,
+    min_residency_seconds: float,
+    unused_timeout_seconds: float,
+    low_usage_threshold: float,
+    pressure_percent: float | None,
+) -> list[Victim]:
+    """What an optimisation unloads: what nobody wishes loaded, what was not asked for `unused_timeout_seconds`, and
+    what is little used: always when pressure_percent is None (a person asked), else only while the models hold more
+    than that share of the budget (RAM, or GPU for models that hold some).
+
+    Little used: asked in less than the share `low_usage_threshold` of the last hour's minutes, and idle for ten
+    minutes at least. Never pinned, busy, protected, or younger than the minimum residency. In the order in which
+    they should go: unwished, unused, then little used with the least regret first.
+    """
+    free_to_go = [
+        claim
+        for claim in snapshot.claims
+        if claim.state == ModelState.LOADED and not claim.pinned and not for_now(claim, min_residency_seconds)
+    ]
+    unwished = [claim for claim in free_to_go if not claim.wished]
+    unused = [claim for claim in free_to_go if claim.wished and claim.idle_seconds >= unused_timeout_seconds]
+    chosen = [
+        *((claim, why_it(claim)) for claim in _longest_idle(unwished)),
+        *((claim, f"not asked for {duration(claim.idle_seconds)}") for claim in _longest_idle(unused)),
+    ]
+    pressure = _Pressure(snapshot, pressure_percent)
+    for claim, _ in chosen:
+        pressure.without(claim)
+    little = [
+        claim
+        for claim in free_to_go
+        if claim.wished
+        and claim.idle_seconds < unused_timeout_seconds
+        and claim.idle_seconds >= LOW_USAGE_IDLE_SECONDS
+        and claim.usage_share < low_usage_threshold
+    ]
+    for claim in sorted(little, key=regret_seconds):
+        if pressure.eased_by(claim):
+            pressure.without(claim)
+            used = percent(claim.usage_share)
+            chosen.append((claim, f"asked in {used} of the last hour's minutes, idle {duration(claim.idle_seconds)}"))
+    return [Victim(claim.model_id, claim.frees_bytes, claim.frees_gpu_bytes, why) for claim, why in chosen]
+
+
+def _longest_idle(claims: list[Claim]) -> list[Claim]:
+    return sorted(claims, key=lambda claim: -claim.idle_seconds)
+
+
+class _Pressure:
+    """How far the models are above the share of the budgets from which on memory counts as short."""
+
+    def __init__(self, snapshot: Snapshot, pressure_percent: float | None) -> None:
+        self._always = pressure_percent is None
+        share = (pressure_percent or 0.0) / 100.0
+
+        def above(budget: int | None, held: int) -> float:
+            return 0.0 if budget is None else held - budget * share
+
+        staying = [claim for claim in snapshot.claims if claim.state != ModelState.UNLOADING]
+        self._above = above(snapshot.budget_bytes, sum(claim.bytes for claim in staying))
+        self._gpu_above = above(snapshot.gpu_budget_bytes, sum(claim.gpu_bytes for claim in staying))
+
+    def eased_by(self, claim: Claim) -> bool:
+        """Whether its end gives something of what is short; when a person asked, anything at all."""
+        ram, gpu = claim.frees_bytes > 0, claim.frees_gpu_bytes > 0
+        return (ram and (self._always or self._above > 0)) or (gpu and (self._always or self._gpu_above > 0))
+
+    def without(self, claim: Claim) -> None:
+        self._above -= claim.bytes
+        self._gpu_above -= claim.gpu_bytes

@@ -1,0 +1,27 @@
+"""What people may set of one model."""
+
+from __future__ import annotations
+
+from rest_framework import serializers
+
+from modelhub.registry.models import ModelVersion
+
+
+class ModelPolicySerializer(serializers.ModelSerializer):
+    """The name is metadata.json's: discovery writes it. The desired state is set by load and unload."""
+
+    load_timeout_seconds = serializers.FloatField(required=False, allow_null=True, min_value=0.1, max_value=86_400)
+    threads = serializers.IntegerField(required=False, allow_null=True, min_value=1, max_value=1024)
+    max_batch_size = serializers.IntegerField(required=False, min_value=1, max_value=65_536)
+    pinned = serializers.BooleanField(required=False)
+    priority = serializers.IntegerField(required=False, min_value=0, max_value=100)
+    autoload = serializers.BooleanField(required=False)
+    keep_alive_seconds = serializers.FloatField(required=False, allow_null=True, min_value=1, max_value=31_536_000)
+    memory_limit_mb = serializers.IntegerField(required=False, allow_null=True, min_value=1, max_value=16_777_216)
+
+    class Meta:
+        model = ModelVersion
+        fields = (
+            "load_timeout_seconds", "threads", "max_batch_size", "pinned", "priority", "autoload",
+            "keep_alive_seconds", "memory_limit_mb",
+        )  # fmt: skip

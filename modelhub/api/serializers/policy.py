@@ -1,0 +1,55 @@
+"""How the settings that change at run time are told and set."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rest_framework import serializers
+
+from modelhub.api.fields import UnixTimeField
+from modelhub.conf import Config
+from modelhub.policy.models import OVERRIDABLE, Policy, PolicyChange
+
+
+class SettingSerializer(serializers.Serializer):
+    name = serializers.CharField()
+    value = serializers.JSONField(help_text="What is in force.")
+    environment = serializers.JSONField(help_text="What the environment says.")
+    override = serializers.JSONField(allow_null=True, help_text="What the policy says in its place; null: nothing.")
+    description = serializers.CharField()
+
+
+def _field_of(name: str) -> serializers.Field:
+    """A field for a setting's value; null takes the override away. What is allowed is checked by the policy itself."""
+    column = Policy._meta.get_field(name.lower())
+    options: dict[str, Any] = {
+        "required": False,
+        "allow_null": True,
+        "help_text": Config.model_fields[name].description,
+    }
+    if column.choices:
+        return serializers.ChoiceField(choices=column.choices, **options)
+    is_whole = column.get_internal_type() == "PositiveIntegerField"
+    return serializers.IntegerField(**options) if is_whole else serializers.FloatField(**options)
+
+
+class OverridesSerializer(serializers.Serializer):
+    """Setting -> value, or null: back to what the environment says. What is absent stays as it is."""
+
+    def get_fields(self) -> dict[str, serializers.Field]:
+        return {name: _field_of(name) for name in OVERRIDABLE}
+
+    def to_internal_value(self, data: Any) -> dict[str, Any]:
+        unknown = set(data) - set(OVERRIDABLE) - {"csrfmiddlewaretoken"} if hasattr(data, "keys") else set()
+        if unknown:
+            told = f"is no setting that changes at run time; those are {', '.join(OVERRIDABLE)}."
+            raise serializers.ValidationError({name: [f"{name} {told}"] for name in sorted(unknown)})
+        return super().to_internal_value(data)
+
+
+class PolicyChangeSerializer(serializers.ModelSerializer):
+    at = UnixTimeField()
+
+    class Meta:
+        model = PolicyChange
+        fields = ("setting", "before", "after", "actor", "at")

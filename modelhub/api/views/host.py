@@ -1,0 +1,31 @@
+"""The machine: what all models together asked of it and held, over time."""
+
+from __future__ import annotations
+
+from drf_spectacular.utils import extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.viewsets import GenericViewSet
+
+from modelhub.api.schema import errors
+from modelhub.api.serializers.performance import HostSampleSerializer
+from modelhub.api.serializers.queries import checked
+from modelhub.api.windows import SECONDS_OF, WindowQuerySerializer
+from modelhub.telemetry import queries
+from modelhub.telemetry.models import Sample
+
+
+class HostViewSet(GenericViewSet):
+    queryset = Sample.objects.none()
+    serializer_class = HostSampleSerializer
+    pagination_class = None
+
+    @extend_schema(
+        summary="The course of the host's figures, oldest first",
+        parameters=[WindowQuerySerializer],
+        responses={200: HostSampleSerializer(many=True), **errors(400)},
+    )
+    def samples(self, request: Request) -> Response:
+        """At most 120 steps up to now: requests of all models, what they held, and the budget."""
+        window = checked(WindowQuerySerializer, request)["window"]
+        return Response(HostSampleSerializer(queries.series(None, SECONDS_OF[window]), many=True).data)

@@ -1,0 +1,45 @@
+"""What would happen: dry runs, answered by loaderd from what it holds at this moment. Nothing is changed or promised.
+
+Every function raises what the command itself would raise before it reached loaderd, and LoaderUnreachable.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from loaderd.client import LoaderClient
+from modelhub.conf import config
+from modelhub.lifecycle.actions import check_loadable
+from modelhub.lifecycle.observed import loader_view
+from modelhub.policy.effective import effective
+from modelhub.registry.artifacts import spec_of
+from modelhub.registry.models import ModelVersion
+
+
+def plan_load(version: ModelVersion) -> dict[str, Any]:
+    """`loaderd.scheduler.Plan.to_message()` of its load: fits, evicts, waits or refused, with the sum."""
+    return _plan_of(version, "load")
+
+
+def plan_activate(version: ModelVersion) -> dict[str, Any]:
+    """As plan_load, with "replaces" (the model_id that is live now, or None) and "needs_gap"."""
+    return _plan_of(version, "activate")
+
+
+def plan_unload(version: ModelVersion) -> dict[str, Any]:
+    """{"decision": "frees", "model_id", "frees_bytes", "frees_gpu_bytes", "in_flight", "sentence"}."""
+    return _client().plan("unload", model_id=version.model_id)
+
+
+def plan_optimize() -> dict[str, Any]:
+    """{"decision": "frees", "victims": [{"model_id", "bytes", "gpu_bytes", "reason"}], "frees_bytes", "sentence"}."""
+    return _client().plan("optimize")
+
+
+def _plan_of(version: ModelVersion, action: str) -> dict[str, Any]:
+    check_loadable(version)
+    return _client().plan(action, spec=spec_of(version, settings=effective(), device=loader_view().device))
+
+
+def _client() -> LoaderClient:
+    return LoaderClient(config().control_socket)

@@ -1,0 +1,36 @@
+"""Tells loaderd, through NOTIFY, that its rules are out of date: a policy, an alias or a lineage's traffic was saved.
+
+The notification leaves with the transaction that made the change. What loaderd itself reports is written by
+`.update()`, which sends no signal: its heartbeats must not make it read its rules anew each second.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db.models import Model as AnyModel
+from django.db.models.signals import post_delete, post_save
+
+from modelhub.policy.effective import notify_rules_changed
+from modelhub.policy.models import Policy
+from modelhub.registry.models import Alias, Model, ModelVersion
+
+# The fields that rules are made of; None: any.
+_FIELDS: dict[type[AnyModel], frozenset[str] | None] = {
+    Policy: None,
+    Alias: None,
+    Model: frozenset({"name", "candidate_percent", "shadow"}),
+    ModelVersion: frozenset({"model_id", "pinned", "priority", "autoload", "keep_alive_seconds"}),
+}
+
+
+def _changed(sender: type[AnyModel], using: str, update_fields: frozenset[str] | None = None, **kwargs: Any) -> None:
+    fields = _FIELDS[sender]
+    if fields is None or update_fields is None or fields & update_fields:
+        notify_rules_changed(using)
+
+
+def connect() -> None:
+    for sender in _FIELDS:
+        for signal in (post_save, post_delete):
+            signal.connect(_changed, sender=sender, dispatch_uid=f"lifecycle.rules.{sender.__name__}")

@@ -1,0 +1,463 @@
+"""`live` moves from version to version without a failed request; what fails on the way leaves everything as it was."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loaderd.errors import ActivationFailed, InsufficientMemory, LoaderdError, LoadFailed
+from loaderd.protocol import ModelSpec
+from loaderd.reporter import AliasMoved, Report
+from loaderd.rules import LineageTraffic, Rules
+from loaderd.states import LoadPhase, ModelState
+from loaderd.supervisor.config import DaemonConfig
+from loaderd.supervisor.lineages import Lineages
+from tests.loaderd.supervisor.conftest import RunningDaemon
+from tests.traffic import Traffic, text_request
+
+GIB = 1 << 30
+
+
+def spec(version: str, lineage: str = "spam") -> ModelSpec:
+    return ModelSpec(f"{lineage}-v{version}", lineage, version, "toy", "toy", "/store", "d" * 64)
+
+
+@dataclass
+class Model:
+    """As much of a ManagedModel as lineages look at."""
+
+    model_id: str
+    state: ModelState = ModelState.UNLOADED
+    reason: str = ""
+    spec: ModelSpec | None = None
+
+
+class House:
+    """Loads and unloads in memory, and writes down in order what it was asked for and what was told.
+
+    on_load, on_publish: called before the thing happens; they may raise, wait, or change a model.
+    """
+
+    def __init__(self, *loaded: ModelSpec, live: str | None = None) -> None:
+        self.config = DaemonConfig(Path("/r"), Path("/l"), Path("/c"), Path("/g"), predict_timeout_seconds=7.0)
+        self.rules = Rules()
+        self.models: dict[str, Model] = {}
+        self.events: list[tuple[Any, ...]] = []
+        self.moves: list[AliasMoved] = []
+        self.on_load: Callable[[str, dict[str, Any]], Coroutine[Any, Any, None]] = _nothing
+        self.on_publish: Callable[[], Coroutine[Any, Any, None]] = _nothing
+        for one in loaded:
+            self.models[one.model_id] = Model(one.model_id, ModelState.LOADED, spec=one)
+        self.lineages = Lineages(self)  # type: ignore[arg-type]
+        self.lineages.follow({} if live is None else {"spam": LineageTraffic({"live": live, "stable": "spam-v0"})})
+
+    def model(self, model_id: str) -> Model:
+        return self.models.setdefault(model_id, Model(model_id))
+
+    async def load(self, spec: ModelSpec, operation_id: str | None, reason: str, **how: Any) -> dict[str, Any]:
+        self.events.append(("load", spec.model_id, how))
+        model = self.model(spec.model_id)
+        model.spec = spec
+        if model.state is not ModelState.LOADED:
+            await self.on_load(spec.model_id, how)
+            model.state = ModelState.LOADED
+        return {"model_id": spec.model_id, "status": "loaded", "load_seconds": 1.5}
+
+    async def unload(
+        self,
+        model_id: str,
+        operation_id: str | None,
+        reason: str,
+        *,
+        ends_wish: bool,
+        cause: str,
+        drain_seconds: float | None = None,
+    ) -> dict[str, Any]:
+        self.events.append(("unload", model_id, ends_wish, cause, drain_seconds))
+        model = self.model(model_id)
+        was_loaded, model.state = model.state is ModelState.LOADED, ModelState.UNLOADED
+        return {"model_id": model_id, "freed_bytes": 100} if was_loaded else {"model_id": model_id}
+
+    def progress(self, operation_id: str | None, model_id: str, phase: LoadPhase, share: float) -> None:
+        self.events.append(("progress", phase, share))
+
+    async def publish_routes(self) -> None:
+        await self.on_publish()
+        self.events.append(("published", self.lineages.live_of("spam")))
+
+    def report(self, report: Report) -> None:
+        assert isinstance(report, AliasMoved)
+        self.events.append(("moved", report.model_id))
+        self.moves.append(report)
+
+    async def activate(self, version: str, *, kind: Any = "activate", allow_gap: bool = False) -> dict[str, Any]:
+        return await self.lineages.activate(
+            spec(version), "op", user="ada", kind=kind, reason="better", allow_gap=allow_gap
+        )
+
+    def told(self, *kinds: str) -> list[tuple[Any, ...]]:
+        return [event for event in self.events if event[0] in kinds]
+
+    @property
+    def loaded(self) -> set[str]:
+        return {model_id for model_id, model in self.models.items() if model.state is ModelState.LOADED}
+
+
+async def _nothing(*_: Any) -> None:
+    pass
+
+
+def raising(error: Exception, when: Callable[[str, dict[str, Any]], bool] = lambda *_: True) -> Any:
+    async def on_load(model_id: str, how: dict[str, Any]) -> None:
+        if when(model_id, how):
+            raise error
+
+    return on_load
+
+
+TOO_SMALL = InsufficientMemory("spam-v2 needs 2 GiB and 1 GiB is free.", needed_bytes=2 * GIB)
+
+
+class TestActivation:
+    def test_the_new_version_is_loaded_beside_the_old_which_goes_when_the_door_has_moved(self) -> None:
+        house = House(spec("1"), live="spam-v1")
+        result = asyncio.run(house.activate("2"))
+        assert result == {
+            "model_id": "spam-v2",
+            "status": "live",
+            "previous": "spam-v1",
+            "load_seconds": 1.5,
+            "freed_bytes": 100,
+            "gap_seconds": None,
+        }
+        assert house.events == [
+            ("load", "spam-v2", {"protected": frozenset({"spam-v1"})}),
+            ("progress", LoadPhase.SWITCHING, 0.0),
+            ("published", "spam-v2"),
+            ("moved", "spam-v2"),
+            ("progress", LoadPhase.SWITCHING, 0.5),
+            ("unload", "spam-v1", True, "replaced", 7.0),
+        ]
+        (move,) = house.moves
+        assert (move.lineage, move.alias, move.previous, move.kind) == ("spam", "live", "spam-v1", "activate")
+        assert (move.user, move.reason, move.operation_id, move.left_by_rollback) == ("ada", "better", "op", None)
+        assert house.lineages.table()["spam"]["aliases"] == {"live": "spam-v2", "stable": "spam-v0"}
+
+    def test_a_rollback_names_the_version_that_it_leaves(self) -> None:
+        house = House(spec("2"), live="spam-v2")
+        asyncio.run(house.activate("1", kind="rollback"))
+        assert (house.moves[0].kind, house.moves[0].left_by_rollback) == ("rollback", "spam-v2")
+
+    def test_the_first_version_of_a_lineage_needs_nothing_to_go(self) -> None:
+        house = House()
+        assert asyncio.run(house.activate("1"))["previous"] is None
+        assert house.lineages.live_of("spam") == "spam-v1"
+        assert house.told("load", "unload") == [("load", "spam-v1", {})]
+
+    def test_a_live_version_that_is_not_loaded_is_replaced_and_its_wish_ends(self) -> None:
+        house = House(live="spam-v1")
+        house.model("spam-v1").state = ModelState.ERROR
+        result = asyncio.run(house.activate("2"))
+        assert (result["previous"], result["freed_bytes"]) == ("spam-v1", None)
+        assert house.told("load", "unload") == [
+            ("load", "spam-v2", {}),
+            ("unload", "spam-v1", True, "replaced", 7.0),
+        ]
+
+    def test_what_is_live_and_loaded_is_confirmed_at_once(self) -> None:
+        house = House(spec("1"), live="spam-v1")
+        result = asyncio.run(house.activate("1"))
+        assert (result["status"], result["previous"], result["load_seconds"]) == ("live", None, 0.0)
+        assert (house.moves, house.lineages.moves) == ([], 0)
+
+    def test_what_is_live_and_not_loaded_is_loaded(self) -> None:
+        house = House(live="spam-v1")
+        assert asyncio.run(house.activate("1"))["load_seconds"] == 1.5
+        assert (house.loaded, house.moves) == ({"spam-v1"}, [])
+
+    @pytest.mark.parametrize(
+        ("percent", "shadow", "stays"), [(10.0, False, True), (0.0, True, True), (0.0, False, False)]
+    )
+    def test_an_old_version_that_answers_as_the_candidate_stays(
+        self, percent: float, shadow: bool, stays: bool
+    ) -> None:
+        house = House(spec("1"))
+        aliases = {"live": "spam-v1", "candidate": "spam-v1"}
+        house.lineages.follow({"spam": LineageTraffic(aliases, percent, shadow)})
+        asyncio.run(house.activate("2"))
+        assert ("spam-v1" in house.loaded) is stays
+
+    def test_activations_of_one_lineage_run_one_after_the_other(self) -> None:
+        house = House(spec("1"), live="spam-v1")
+        under_way = 0
+
+        async def on_load(model_id: str, how: dict[str, Any]) -> None:
+            nonlocal under_way
+            under_way += 1
+            await asyncio.sleep(0)
+            assert under_way == 1
+            under_way -= 1
+
+        house.on_load = on_load
+
+        async def both() -> list[dict[str, Any]]:
+            return await asyncio.gather(house.activate("2"), house.activate("3"))
+
+        second, third = asyncio.run(both())
+        assert (second["previous"], third["previous"]) == ("spam-v1", "spam-v2")
+        assert house.loaded == {"spam-v3"}
+
+    def test_a_move_is_counted_so_that_an_older_table_is_known_as_such(self) -> None:
+        house = House(spec("1"), live="spam-v1")
+        asyncio.run(house.activate("2"))
+        assert house.lineages.moves == 1
+
+
+class TestFailure:
+    @pytest.mark.parametrize("error", [LoadFailed("spam-v2 could not be loaded.", log_tail="…"), TOO_SMALL])
+    def test_a_failed_load_leaves_the_old_version_live(self, error: LoaderdError) -> None:
+        house = House(spec("1"), live="spam-v1")
+        house.on_load = raising(error)
+        with pytest.raises(type(error), match=r"spam-v1 stays live\.$") as raised:
+            asyncio.run(house.activate("2"))
+        assert raised.value.facts["live"] == "spam-v1"
+        assert raised.value.facts.items() >= error.facts.items()
+        assert (house.loaded, house.moves, house.told("unload", "published")) == ({"spam-v1"}, [], [])
+        assert house.lineages.live_of("spam") == "spam-v1"
+
+    def test_two_that_do_not_fit_are_offered_a_gap(self) -> None:
+        house = House(spec("1"), live="spam-v1")
+        house.on_load = raising(TOO_SMALL)
+        with pytest.raises(InsufficientMemory, match="With allow_gap spam-v1 is unloaded first") as raised:
+            asyncio.run(house.activate("2"))
+        assert raised.value.facts["offers_gap"] is True
+
+    def test_a_new_version_that_dies_before_it_takes_over_is_not_made_live(self) -> None:
+        house = House(spec("1"), live="spam-v1")
+
+        async def dies() -> None:
+            house.model("spam-v2").state = ModelState.ERROR
+
+        house.on_publish = dies
+        with pytest.raises(ActivationFailed, match="spam-v2 was loaded and is error .* spam-v1 stays live"):
+            asyncio.run(house.activate("2"))
+        assert house.told("published")[-1] == ("published", "spam-v1")
+        assert house.told("unload") == [("unload", "spam-v2", False, "", 7.0)]
+        assert (house.loaded, house.moves) == ({"spam-v1"}, [])
+
+    def test_what_was_loaded_before_the_activation_stays_loaded_after_its_failure(self) -> None:
+        house = House(spec("1"), spec("2"), live="spam-v1")
+
+        async def fails() -> None:
+            if house.lineages.live_of("spam") == "spam-v2":
+                raise RuntimeError("the link to the gateway broke")
+
+        house.on_publish = fails
+        with pytest.raises(RuntimeError):
+            asyncio.run(house.activate("2"))
+        assert house.lineages.live_of("spam") == "spam-v1"
+        assert (house.loaded, house.told("unload")) == ({"spam-v1", "spam-v2"}, [])
+
+    def test_an_old_version_that_cannot_be_unloaded_does_not_undo_the_move(self) -> None:
+        house = House(spec("1"), live="spam-v1")
+
+        async def fails(*_: Any, **__: Any) -> dict[str, Any]:
+            raise LoaderdError("no")
+
+        house.unload = fails  # type: ignore[method-assign]
+        assert asyncio.run(house.activate("2"))["status"] == "live"
+        assert house.lineages.live_of("spam") == "spam-v2"
+
+
+@dataclass
+class Held:
+    """A step at which an activation stops until it is let go."""
+
+    reached: asyncio.Event = field(default_factory=asyncio.Event)
+    let_go: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def __call__(self, *_: Any) -> None:
+        self.reached.set()
+        await self.let_go.wait()
+
+
+class TestCancellation:
+    def test_before_the_move_everything_is_as_it_was(self) -> None:
+        async def cancel() -> House:
+            house = House(spec("1"), live="spam-v1")
+            house.on_load = held = Held()
+            activation = asyncio.create_task(house.activate("2"))
+            await held.reached.wait()
+            activation.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await activation
+            return house
+
+        house = asyncio.run(cancel())
+        assert (house.loaded, house.moves) == ({"spam-v1"}, [])
+
+    def test_while_the_door_moves_it_is_moved_back_and_the_new_one_goes(self) -> None:
+        async def cancel() -> House:
+            house = House(spec("1"), live="spam-v1")
+            house.on_publish = held = Held()
+            activation = asyncio.create_task(house.activate("2"))
+            await held.reached.wait()
+            activation.cancel()
+            held.let_go.set()
+            with pytest.raises(asyncio.CancelledError):
+                await activation
+            return house
+
+        house = asyncio.run(cancel())
+        assert house.told("published")[-1] == ("published", "spam-v1")
+        assert (house.loaded, house.moves) == ({"spam-v1"}, [])
+
+    def test_after_the_move_it_is_finished(self) -> None:
+        async def cancel() -> tuple[House, dict[str, Any]]:
+            house = House(spec("1"), live="spam-v1")
+            held, unload = Held(), house.unload
+
+            async def slowly(*what: Any, **how: Any) -> dict[str, Any]:
+                await held()
+                return await unload(*what, **how)
+
+            house.unload = slowly  # type: ignore[method-assign]
+            activation = asyncio.create_task(house.activate("2"))
+            await held.reached.wait()
+            activation.cancel()
+            await asyncio.sleep(0)
+            held.let_go.set()
+            return house, await activation
+
+        house, result = asyncio.run(cancel())
+        assert (result["status"], house.loaded) == ("live", {"spam-v2"})
+
+
+class TestGap:
+    def beside(self, model_id: str, how: dict[str, Any]) -> bool:
+        return model_id == "spam-v2" and "replaces" not in how
+
+    def test_it_is_not_made_when_both_fit(self) -> None:
+        house = House(spec("1"), live="spam-v1")
+        result = asyncio.run(house.activate("2", allow_gap=True))
+        assert (result["gap_seconds"], house.told("load")[0][2]) == (None, {"protected": frozenset({"spam-v1"})})
+
+    def test_the_old_version_goes_first_and_keeps_its_wish_until_the_new_one_is_live(self) -> None:
+        house = House(spec("1"), live="spam-v1")
+        house.on_load = raising(TOO_SMALL, self.beside)
+        result = asyncio.run(house.activate("2", allow_gap=True))
+        assert result["gap_seconds"] >= 0
+        assert result["freed_bytes"] == 100
+        assert house.told("load", "unload", "moved")[1:] == [
+            ("unload", "spam-v1", False, "", 7.0),
+            ("load", "spam-v2", {"replaces": "spam-v1"}),
+            ("moved", "spam-v2"),
+            ("unload", "spam-v1", True, "replaced", 7.0),
+        ]
+
+    def test_the_old_version_is_loaded_again_when_the_new_one_fails(self) -> None:
+        house = House(spec("1"), live="spam-v1")
+
+        async def on_load(model_id: str, how: dict[str, Any]) -> None:
+            if model_id == "spam-v2":
+                raise LoadFailed("spam-v2 is broken.") if "replaces" in how else TOO_SMALL
+
+        house.on_load = on_load
+        with pytest.raises(LoadFailed, match=r"spam-v2 is broken\. spam-v1 stays live\."):
+            asyncio.run(house.activate("2", allow_gap=True))
+        assert (house.loaded, house.moves, house.lineages.live_of("spam")) == ({"spam-v1"}, [], "spam-v1")
+
+    def test_a_cancelled_gap_ends_with_the_old_version_loaded(self) -> None:
+        async def cancel() -> House:
+            house = House(spec("1"), live="spam-v1")
+            held = Held()
+
+            async def on_load(model_id: str, how: dict[str, Any]) -> None:
+                if model_id == "spam-v2" and "replaces" not in how:
+                    raise TOO_SMALL
+                if model_id == "spam-v2":
+                    await held()
+
+            house.on_load = on_load
+            activation = asyncio.create_task(house.activate("2", allow_gap=True))
+            await held.reached.wait()
+            assert house.loaded == set()
+            activation.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await activation
+            return house
+
+        assert asyncio.run(cancel()).loaded == {"spam-v1"}
+
+    def test_it_says_so_when_neither_can_be_loaded(self) -> None:
+        house = House(spec("1"), live="spam-v1")
+
+        async def on_load(model_id: str, how: dict[str, Any]) -> None:
+            if model_id == "spam-v1":
+                raise LoadFailed("its file is gone.")
+            raise LoadFailed("it is broken.") if "replaces" in how else TOO_SMALL
+
+        house.on_load = on_load
+        with pytest.raises(ActivationFailed) as raised:
+            asyncio.run(house.activate("2", allow_gap=True))
+        assert raised.value.message == (
+            "spam-v2 could not take over (it is broken.), and spam-v1, which was unloaded for it, could not be loaded "
+            "again: its file is gone."
+        )
+        assert raised.value.facts["cause"]["code"] == "load_failed"
+
+
+SWITCHES = 50
+
+
+class TestUnderLoad:
+    """Real processes behind a real door."""
+
+    def activate(self, daemon: RunningDaemon, spec: ModelSpec, *, allow_gap: bool = False) -> dict[str, Any]:
+        operation_id = str(uuid.uuid4())
+        daemon.client.activate(spec, operation_id, "ada", "activate", "", allow_gap)
+        return daemon.end_of(operation_id)
+
+    def traffic(self, daemon: RunningDaemon, **bodies: str) -> Traffic:
+        """Asks the lineage and, where there is such a body, its alias `live`."""
+        inference = daemon.client.ping()["inference"]
+        address, headers = f"127.0.0.1:{inference['port']}", {"Authorization": "Token everything"}
+        paths = {"name": "toy", "alias": "toy/versions/live"}
+        targets = {paths[key]: text_request(text) for key, text in bodies.items()}
+        return Traffic(address, headers, targets, per_second=100.0, clients=4)
+
+    def test_fifty_switches_fail_no_request(self, serving: RunningDaemon, toy: Callable[..., ModelSpec]) -> None:
+        versions = [toy("toy-v1"), toy("toy-v2", version="2")]
+        assert self.activate(serving, versions[0])["error"] is None
+        several_frames = "x" * 700_000
+        with self.traffic(serving, name="slow 0.002", alias=several_frames) as traffic:
+            serving.wait(lambda: len(traffic.of("toy")) > 20)
+            for turn in range(1, SWITCHES + 1):
+                end = self.activate(serving, versions[turn % 2])
+                assert end["error"] is None, end
+                assert end["result"]["previous"] == versions[(turn + 1) % 2].model_id
+        assert [answer for answer in traffic.answers if not answer.is_good] == []
+        counted = traffic.counted()
+        assert counted["toy"][200] > 2 * SWITCHES
+        assert counted["toy/versions/live"][200] > SWITCHES
+        moves = [report["model_id"] for report in serving.of_kind("activate")]
+        assert moves == [versions[turn % 2].model_id for turn in range(SWITCHES + 1)]
+        assert {serving.model(model_id)["state"] for model_id in ("toy-v1", "toy-v2")} == {"loaded", "unloaded"}
+
+    def test_a_version_that_cannot_be_loaded_leaves_the_live_one_answering(
+        self, serving: RunningDaemon, toy: Callable[..., ModelSpec]
+    ) -> None:
+        assert self.activate(serving, toy("toy-v1"))["error"] is None
+        with self.traffic(serving, name="sing") as traffic:
+            serving.wait(lambda: len(traffic.of("toy")) > 20)
+            end = self.activate(serving, toy("toy-v2", version="2", behaviour="raise"))
+        assert end["error"]["message"].endswith("toy-v1 stays live.")
+        assert traffic.bad("toy") == []
+        assert serving.of_kind("activate", model_id="toy-v2") == []
+        assert serving.model("toy-v1")["state"] == "loaded"

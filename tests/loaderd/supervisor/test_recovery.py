@@ -1,0 +1,257 @@
+"""Models whose process dies or hangs come back by themselves, for as long as that makes sense."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from loaderd.protocol import ModelSpec
+from loaderd.supervisor.recovery import Restart, Restarts
+
+from .conftest import RunningDaemon
+
+pytestmark = pytest.mark.timeout(120)
+Toy = Callable[..., ModelSpec]
+Start = Callable[..., RunningDaemon]
+
+
+def loads(daemon: RunningDaemon, model_id: str = "toy-v1") -> int:
+    return len(daemon.of_state(model_id, state="loaded"))
+
+
+def wait_loaded(daemon: RunningDaemon, times: int, model_id: str = "toy-v1") -> None:
+    daemon.wait(lambda: loads(daemon, model_id) == times)
+
+
+# Counting
+
+
+def test_the_first_restart_is_at_once_and_each_further_pause_is_twice_as_long() -> None:
+    restarts = Restarts(first_pause_seconds=0.5, max_pause_seconds=3.0)
+    pauses = [restarts.died(1.0, max_attempts=6) for _ in range(7)]
+    assert pauses == [*(Restart(n + 1, p) for n, p in enumerate([0.0, 0.5, 1.0, 2.0, 3.0, 3.0])), None]
+
+
+def test_a_process_that_lived_long_enough_begins_a_new_count() -> None:
+    restarts = Restarts(stable_seconds=60.0)
+    for _ in range(3):
+        assert restarts.died(59.9, max_attempts=3)
+    assert restarts.died(60.0, max_attempts=3) == Restart(1, 0.0)
+
+
+def test_a_load_that_was_asked_for_is_the_first_attempt_and_its_repetition_is_at_once() -> None:
+    restarts = Restarts()
+    restarts.begin(tried=1)
+    assert restarts.died(0.0, max_attempts=3) == Restart(2, 0.0)
+    assert restarts.died(0.0, max_attempts=3) == Restart(3, 0.5)
+    assert restarts.died(0.0, max_attempts=3) is None
+
+
+# Death
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV], ids=lambda number: number.name)
+def test_a_model_whose_process_dies_is_started_again_at_once(
+    serving: RunningDaemon, toy: Toy, number: signal.Signals
+) -> None:
+    serving.load(toy())
+    pid = serving.pid_of("toy-v1")
+    serving.kill("toy-v1", number)
+    wait_loaded(serving, 2)
+    died = serving.of_state("toy-v1", state="error")[0]
+    assert number.name in died["reason"]
+    assert "it is started again in 0.0 s, attempt 1 of 3" in died["reason"]
+    assert died["cause"] == "crashed"
+    assert serving.states("toy-v1") == ["loading", "loaded", "error", "loading", "loaded"]
+    assert serving.of_state("toy-v1", state="loading")[1]["cause"] == "restarting"
+    assert int(serving.predict("toy-v1", "hello").json()["predictions"][0]["output"]) != pid
+
+
+def test_a_kill_by_somebody_else_is_told_from_one_of_the_kernel(daemon: RunningDaemon, toy: Toy) -> None:
+    daemon.load(toy())
+    daemon.kill("toy-v1")
+    died = daemon.of_state("toy-v1", state="error")[0]
+    assert "SIGKILL, which loaderd did not send" in died["reason"]
+    assert died["error"]["facts"]["out_of_memory"] is False
+
+
+def test_a_model_that_keeps_dying_is_started_later_each_time_and_given_up(start_daemon: Start, toy: Toy) -> None:
+    daemon = start_daemon(restart_pause_seconds=0.2, rules={"max_load_attempts": 3})
+    daemon.load(toy())
+    for restart in range(3):
+        daemon.kill("toy-v1")
+        wait_loaded(daemon, restart + 2)
+    daemon.kill("toy-v1")
+    daemon.wait(lambda: not daemon.model("toy-v1")["recovering"])
+    reasons = [report["reason"] for report in daemon.of_state("toy-v1", state="error")]
+    assert [f"attempt {n} of 3" in reason for n, reason in enumerate(reasons, 1)] == [True, True, True, False]
+    assert ["0.0 s" in reasons[0], "0.2 s" in reasons[1], "0.4 s" in reasons[2]] == [True, True, True]
+    assert "3 times in a row, so it is left alone now" in reasons[3]
+    last = daemon.of_state("toy-v1", state="error")[-1]
+    assert "answers; phases in seconds" in last["error"]["facts"]["log_tail"]
+    daemon.wait(lambda: daemon.of_kind("AlertReport", key="gave_up:toy-v1", is_open=True))
+    assert daemon.model("toy-v1")["state"] == "error"
+
+
+def test_a_process_that_lived_long_enough_is_started_at_once_again(start_daemon: Start, toy: Toy) -> None:
+    daemon = start_daemon(stable_seconds=0.0, rules={"max_load_attempts": 1})
+    daemon.load(toy())
+    for restart in range(3):
+        daemon.kill("toy-v1")
+        wait_loaded(daemon, restart + 2)
+
+
+def test_a_restart_that_fails_for_a_reason_that_stays_is_not_repeated(
+    daemon: RunningDaemon, toy: Toy, tmp_path: Path
+) -> None:
+    daemon.load(toy())
+    (tmp_path / "toy-v1" / "model.toy").unlink()
+    daemon.kill("toy-v1")
+    daemon.wait(lambda: len(daemon.of_state("toy-v1", state="error")) == 2)
+    assert "model.toy" in daemon.of_state("toy-v1", state="error")[1]["reason"]
+    assert daemon.model("toy-v1")["recovering"] is False
+
+
+def test_a_load_whose_process_is_killed_is_tried_again_within_its_operation(
+    daemon: RunningDaemon, toy: Toy, tmp_path: Path
+) -> None:
+    spec = toy()
+    (tmp_path / "toy-v1" / "crashes").write_text("2")
+    assert daemon.load(spec)["result"]["status"] == "loaded"
+    assert daemon.states("toy-v1") == ["loading", "loaded"]
+    waits = [report["reason"] for report in daemon.of_state("toy-v1", state="loading")][1:]
+    assert ["attempt 2 of 3" in waits[0], "attempt 3 of 3" in waits[1]] == [True, True]
+
+
+def test_a_load_whose_process_always_dies_fails_with_the_end_of_its_log(start_daemon: Start, toy: Toy) -> None:
+    daemon = start_daemon(restart_pause_seconds=0.05, rules={"max_load_attempts": 2})
+    error = daemon.load(toy(behaviour="crash"))["error"]
+    assert "SIGSEGV" in error["message"]
+    assert "tried 2 times in a row" in error["message"]
+    assert error["facts"]["log_tail"].count("the toy is about to crash") == 2
+
+
+def test_the_canary_that_the_first_load_recorded_is_what_a_restart_must_answer(daemon: RunningDaemon, toy: Toy) -> None:
+    daemon.load(toy())
+    recorded = daemon.of_state("toy-v1", state="loaded")[0]["canary"]
+    assert recorded is not None
+    daemon.kill("toy-v1")
+    wait_loaded(daemon, 2)
+    assert daemon.of_state("toy-v1", state="loaded")[1]["canary"] is None
+
+
+# Hangs
+
+
+@pytest.mark.parametrize("how", ["hang holding the interpreter", "hang in C"])
+def test_a_model_that_hangs_is_ended_and_started_again_while_others_answer(
+    start_serving: Start, toy: Toy, how: str
+) -> None:
+    serving = start_serving(rules={"hang_seconds": 1.5})
+    serving.load(toy())
+    serving.load(toy("steady"))
+    answer = serving.predict_later("toy-v1", how)
+    while not serving.of_state("toy-v1", state="error"):
+        assert serving.predict("steady", "hello").status_code == 200
+    wait_loaded(serving, 2)
+    died = serving.of_state("toy-v1", state="error")[0]
+    assert died["cause"] == "hung"
+    assert "hung" in died["reason"]
+    assert answer.result(20).status_code == 503
+    assert serving.predict("toy-v1", "hello").status_code == 200
+    assert loads(serving, "steady") == 1
+
+
+# Commands meanwhile
+
+
+@pytest.fixture
+def spec(toy: Toy) -> ModelSpec:
+    return toy()
+
+
+@pytest.fixture
+def pausing(start_daemon: Start, spec: ModelSpec) -> RunningDaemon:
+    """A daemon whose toy-v1 died twice and waits long for its next start."""
+    daemon = start_daemon(restart_pause_seconds=600.0, max_restart_pause_seconds=600.0)
+    daemon.load(spec)
+    daemon.kill("toy-v1")
+    wait_loaded(daemon, 2)
+    daemon.kill("toy-v1")
+    assert daemon.model("toy-v1")["recovering"] is True
+    return daemon
+
+
+def test_a_load_during_the_pause_takes_over_at_once(pausing: RunningDaemon, spec: ModelSpec) -> None:
+    assert pausing.load(spec)["result"]["status"] == "loaded"
+    assert pausing.model("toy-v1")["recovering"] is False
+
+
+def test_an_unload_during_the_pause_ends_the_restarts(pausing: RunningDaemon) -> None:
+    assert pausing.unload("toy-v1")["result"]["status"] == "not_loaded"
+    assert pausing.states("toy-v1")[-1] == "unloaded"
+    assert pausing.model("toy-v1")["recovering"] is False
+
+
+def test_a_stop_during_the_pause_does_not_wait_for_it(pausing: RunningDaemon) -> None:
+    family = pausing.descendants()
+    assert pausing.stop() == 0
+    assert not any(process.is_running() for process in family)
+    assert pausing.states("toy-v1")[-1] == "unloaded"
+
+
+def test_an_unload_during_the_attempt_ends_its_process(daemon: RunningDaemon, toy: Toy) -> None:
+    spec = toy(load_seconds=2.0)
+    daemon.load(spec)
+    daemon.kill("toy-v1")
+    daemon.wait(lambda: daemon.model("toy-v1")["phase"] == "loading")
+    pid = daemon.pid_of("toy-v1")
+    assert daemon.unload("toy-v1")["result"]["status"] == "not_loaded"
+    assert not psutil.pid_exists(pid)
+    assert daemon.states("toy-v1") == ["loading", "loaded", "error", "loading", "unloaded"]
+
+
+def test_a_load_during_the_attempt_joins_it(daemon: RunningDaemon, toy: Toy) -> None:
+    spec = toy(load_seconds=1.0)
+    daemon.load(spec)
+    daemon.kill("toy-v1")
+    daemon.wait(lambda: daemon.model("toy-v1")["phase"] == "loading")
+    pid = daemon.pid_of("toy-v1")
+    assert daemon.load(spec)["result"]["status"] == "loaded"
+    assert daemon.pid_of("toy-v1") == pid
+    assert loads(daemon) == 2
+
+
+def test_a_stop_during_the_attempt_leaves_nothing(daemon: RunningDaemon, toy: Toy) -> None:
+    daemon.load(toy(load_seconds=2.0))
+    daemon.kill("toy-v1")
+    daemon.wait(lambda: daemon.model("toy-v1")["phase"] == "loading")
+    family = daemon.descendants()
+    assert daemon.stop() == 0
+    assert not any(process.is_running() for process in family)
+
+
+def test_a_process_that_dies_while_it_is_unloaded_is_not_started_again(serving: RunningDaemon, toy: Toy) -> None:
+    serving.load(toy())
+    serving.predict_later("toy-v1", "slow 600")
+    serving.wait_in_flight("toy-v1")
+    pid = serving.pid_of("toy-v1")
+    operation_id = serving.begin_unload("toy-v1")
+    serving.wait(lambda: serving.of_state("toy-v1", state="unloading"))
+    psutil.Process(pid).kill()
+    assert serving.end_of(operation_id)["result"]["status"] == "unloaded"
+    assert serving.states("toy-v1") == ["loading", "loaded", "unloading", "unloaded"]
+
+
+def test_a_prediction_waits_for_the_restart(serving: RunningDaemon, toy: Toy) -> None:
+    serving.load(toy(load_seconds=0.5))
+    serving.kill("toy-v1")
+    began = time.monotonic()
+    assert serving.predict("toy-v1", "hello").status_code == 200
+    assert time.monotonic() - began < 10
+    assert not serving.of_kind("Submitted"), "the restart is waited for; no operation is needed"
