@@ -34,6 +34,7 @@ Buffer = bytes | bytearray | memoryview
 _HEADER = struct.Struct("!IBBHI")  # request id, kind, more frames follow, head bytes, body bytes
 FRAGMENT_BYTES = 256 * 1024
 HIGH_WATER_BYTES = 1024 * 1024  # beyond it large bodies wait in the sender, not in the transport
+LISTEN_BACKLOG = 256
 MAX_BODY_BYTES = 512 * 1024 * 1024  # of one message; a peer that sends more is cut off
 
 
@@ -56,12 +57,16 @@ class Message:
 
 
 def private_listener(path: str) -> socket.socket:
-    """A unix socket bound at `path`, replacing a dead one, that only this user may open."""
+    """A unix socket that listens at `path`, replacing a dead one, and that only this user may open.
+
+    It listens at once: who sees the path may connect, and is accepted as soon as the server runs.
+    """
     Path(path).unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(0o177)
     try:
         listener.bind(path)
+        listener.listen(LISTEN_BACKLOG)
     finally:
         os.umask(before)
     return listener

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from django.db import connection
 
 from loaderd.errors import PermissionDenied, UnknownModel
+from loaderd.states import ModelState
 from modelhub.api import overview
 from modelhub.api.fields import mebibytes
 from modelhub.api.serializers.models import ModelDetailSerializer, ModelSummarySerializer
@@ -21,7 +22,7 @@ from modelhub.api.waiting import result_of, wait_for_end
 from modelhub.api.windows import DEFAULT, SECONDS_OF
 from modelhub.lifecycle import versions
 from modelhub.lifecycle.actions import request_load, request_unload
-from modelhub.lifecycle.observed import loader_view
+from modelhub.lifecycle.observed import effective_status, loader_view
 from modelhub.lifecycle.optimising import find_unused, request_optimize
 from modelhub.policy.effective import change, effective
 from modelhub.registry.discovery import discover
@@ -48,6 +49,23 @@ class PolicySetting:
 
     def __set__(self, manager: DynamicModelManager, value: Any) -> None:
         manager.change_setting(self._name, value)
+
+
+class LoadedModels:
+    """What programs ask of the specification's registry."""
+
+    def __init__(self, submit: Callable[[Callable[[], Any]], Any]) -> None:
+        self._submit = submit
+
+    def get_loaded_models(self) -> list[str]:
+        """Ids of the models that answer now; blocks for two queries."""
+
+        def loaded() -> list[str]:
+            loader = loader_view()
+            found = ModelVersion.objects.filter(status=ModelState.LOADED.value).only("model_id", "status")
+            return [version.model_id for version in found if effective_status(version, loader) == ModelState.LOADED]
+
+        return list(self._submit(loaded).result())
 
 
 class DynamicModelManager:
@@ -184,6 +202,10 @@ class DynamicModelManager:
         if self._user is not None and not self._user.has_perm("policy.change_policy"):
             raise PermissionDenied(f"{self._user} may not change settings; grant policy.change_policy.")
         self._submit(lambda: change({name: value}, user=self._user)).result()
+
+    @property
+    def registry(self) -> LoadedModels:
+        return LoadedModels(self._submit)
 
     async def _call(self, function: Callable[[], Answer]) -> Answer:
         return await asyncio.wrap_future(self._submit(function))

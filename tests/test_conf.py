@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from modelhub.conf import PROJECT_DIR, BadSetting, Config, config
+from modelhub.policy.models import OVERRIDABLE
 from modelhub.secret_key import secret_key
 from tests.environment import for_child
 
@@ -32,6 +33,11 @@ def test_the_docs_list_no_setting_that_is_gone() -> None:
     assert documented == set(Config.model_fields)
 
 
+def test_the_docs_say_which_settings_change_at_run_time() -> None:
+    marked = set(re.findall(r"^\| `([A-Z_]+)` \|.*\| yes \|$", DOCS.read_text(), re.MULTILINE))
+    assert marked == set(OVERRIDABLE)
+
+
 @pytest.fixture
 def read_again() -> object:
     """config() is read once per process; here it is read anew."""
@@ -47,6 +53,9 @@ def read_again() -> object:
         ("WEB_PORT", "70000", "65535"),
         ("QUEUE_WORKERS", "0", "greater than or equal to 1"),
         ("MODEL_TIMEOUT_SECONDS", "0", "greater than 0"),
+        ("MODEL_TIMEOUT_SECONDS", "inf", "finite"),
+        ("MAX_MEMORY_USAGE_PERCENT", "0", "greater than 0"),
+        ("SAMPLING_RATE", "1.5", "less than or equal to 1"),
         ("PERFORMANCE_LOG_LEVEL", "LOUD", "'WARNING'"),
         ("DATABASE_URL", "mysql://h/x", "postgres://"),
         ("DATABASE_URL", "postgres://h:notaport/x", "DATABASE_URL"),

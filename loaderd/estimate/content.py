@@ -24,7 +24,9 @@ MAX_HEADER_BYTES = 16 * MIB
 MAX_STRUCTURE_BYTES = 8 * MIB
 SCANNED_BYTES = 256 * MIB  # of a pickle on disk: some 0.2 s
 INFLATED_BYTES = 32 * MIB  # of a compressed one: 0.1 s for zlib, 1 to 2 s for xz and bzip2
+MAX_LZMA_BYTES = 128 * MIB  # its strongest preset asks for 65; a file may ask for 4 GiB
 CHUNK_BYTES = MIB
+PACKED_CHUNK_BYTES = 4096  # small, because a decompressor does not tell how much of its input it has used
 EXTRAPOLATION_MARGIN = 1.5
 FLOAT32_BYTES = 4
 
@@ -106,44 +108,41 @@ def pickled(path: Path) -> Pickled | None:
     runs at the speed of the disk. None for protocols 0 and 1 and for a compression that is not known.
     """
     try:
-        size = path.stat().st_size
         with path.open("rb") as file:
             magic = file.read(8)
         inflate = _inflater(magic)
         chunks = _plain(path) if magic[:1] == b"\x80" else _inflated(path, inflate) if inflate else None
-        return None if chunks is None else _counted(chunks, size)
+        return None if chunks is None else _counted(chunks)
     except (*_UNREADABLE, zlib.error, lzma.LZMAError, EOFError):
         return None
 
 
-Chunks = Iterator[tuple[bytes, int]]
-"""(some of the content, how many bytes of the file have been read for it so far)"""
+Chunks = Iterator[tuple[bytes, float]]
+"""(some of the content, the share of the file that is used up when it ends here, at least)"""
 
 
-def _counted(chunks: Chunks, file_bytes: int) -> Pickled | None:
-    first, seen_bytes, objects, read_bytes = b"", 0, 0, 0
-    for chunk, read_so_far in chunks:
+def _counted(chunks: Chunks) -> Pickled | None:
+    first, seen_bytes, objects, share = b"", 0, 0, 0.0
+    for chunk, share_so_far in chunks:
         first = first or chunk[:2]
         if first[:1] != b"\x80" or (len(first) > 1 and first[1] < 2):
             return None
         memos = (b"\x94",) if len(first) > 1 and first[1] >= 4 else (b"q", b"r")
         objects += sum(chunk.count(memo) for memo in memos)
         seen_bytes += len(chunk)
-        read_bytes = read_so_far
+        share = share_so_far
     if not seen_bytes:
         return None
-    if read_bytes < file_bytes:  # cut short
-        scale = file_bytes / max(1, read_bytes) * EXTRAPOLATION_MARGIN
-        return Pickled(int(seen_bytes * scale), int(objects * scale))
-    return Pickled(seen_bytes, objects)
+    scale = 1.0 if share >= 1.0 else EXTRAPOLATION_MARGIN / share
+    return Pickled(int(seen_bytes * scale), int(objects * scale))
 
 
 def _plain(path: Path) -> Chunks:
-    read_bytes = 0
+    size, read_bytes = path.stat().st_size, 0
     with path.open("rb") as file:
         while read_bytes < SCANNED_BYTES and (chunk := file.read(CHUNK_BYTES)):
             read_bytes += len(chunk)
-            yield chunk, read_bytes
+            yield chunk, read_bytes / size
 
 
 class _Zlib:
@@ -166,12 +165,16 @@ class _Zlib:
 
 def _inflater(magic: bytes) -> Callable[[], Any] | None:
     """The decompressor of the formats that joblib writes and the standard library reads; lz4 is not among them."""
+
+    def limited_lzma() -> lzma.LZMADecompressor:
+        return lzma.LZMADecompressor(memlimit=MAX_LZMA_BYTES)
+
     for start, make in (
         (b"x", _Zlib),
         (b"\x1f\x8b", _Zlib),
         (b"BZ", bz2.BZ2Decompressor),
-        (b"\xfd7zXZ", lzma.LZMADecompressor),
-        (b"]\x00", lzma.LZMADecompressor),
+        (b"\xfd7zXZ", limited_lzma),
+        (b"]\x00", limited_lzma),
     ):
         if magic.startswith(start):
             return make
@@ -179,14 +182,15 @@ def _inflater(magic: bytes) -> Callable[[], Any] | None:
 
 
 def _inflated(path: Path, make: Callable[[], Any]) -> Chunks:
-    stream, read_bytes, made_bytes = make(), 0, 0
+    size, stream, read_bytes, made_bytes = path.stat().st_size, make(), 0, 0
     with path.open("rb") as file:
         while made_bytes < INFLATED_BYTES and not stream.eof:
-            data = file.read(CHUNK_BYTES) if stream.needs_input else b""
+            data = file.read(PACKED_CHUNK_BYTES) if stream.needs_input else b""
             if stream.needs_input and not data:
                 return  # cut off: the load will say so
             read_bytes += len(data)
             chunk = stream.decompress(data, CHUNK_BYTES)
             made_bytes += len(chunk)
             if chunk:
-                yield chunk, path.stat().st_size if stream.eof else read_bytes
+                used_bytes = max(read_bytes - PACKED_CHUNK_BYTES, read_bytes // 8)
+                yield chunk, 1.0 if stream.eof else used_bytes / size

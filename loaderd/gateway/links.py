@@ -39,6 +39,7 @@ class Link:
     """One connection to one model process, made at the first request and again after it broke."""
 
     def __init__(self, route: Route) -> None:
+        self._socket = route.socket  # of its process, for as long as the link lives
         self.route = route  # the newest that the supervisor told; its state words the error of a lost connection
         self._connection: wire.Connection | None = None
         self._connecting: asyncio.Task[wire.Connection] | None = None
@@ -111,7 +112,7 @@ class Link:
     async def _connect(self) -> wire.Connection:
         try:
             _, connection = await asyncio.get_running_loop().create_unix_connection(
-                lambda: wire.Connection(self._on_message, self._on_lost), self.route.socket
+                lambda: wire.Connection(self._on_message, self._on_lost), self._socket
             )
         except OSError:
             raise NotComputed(self._lost()) from None

@@ -7,7 +7,7 @@ such an alias its highest loaded version. Then it means a model_id. Behind `/ver
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from loaderd.errors import ModelNotLoaded, UnknownModel
@@ -21,7 +21,8 @@ class Route:
     """One model version. socket: path of its process's data socket, None without a process.
 
     max_queue, max_batch_size: its process takes that many waiting requests beside those of one call.
-    autoload: loaded when a prediction asks for it. recovering: its process died and a new one is on its way.
+    autoload: loaded when a prediction asks for it. recovering: something comes in its place by itself: a new process
+    when its own died, or the version that takes over from it when both did not fit at once.
     """
 
     model_id: str
@@ -108,6 +109,10 @@ class Routes:
             )
             for name, row in (lineages or {}).items()
         }
+        for name, row in (lineages or {}).items():
+            live = routes.get(traffic[name].aliases.get(LIVE, ""))
+            if row.get("in_gap") and live is not None:
+                routes[live.model_id] = replace(live, recovering=not live.is_ready)
         return cls._of(routes, traffic)
 
     @classmethod

@@ -17,7 +17,6 @@ from loaderd.scheduler.room import (
     eviction,
     helps,
     less,
-    promise_end,
     room_for,
 )
 from loaderd.scheduler.snapshot import Claim, Snapshot, Wish
@@ -32,8 +31,8 @@ def decide(snapshot: Snapshot, wish: Wish, *, min_residency_seconds: float) -> P
     that room is there only when the victims and those being unloaded are gone.
 
     WAITS is answered where evictions that the rules allow now do not make room and will later: models have requests
-    in flight, were loaded moments ago, are `protected`, or are being loaded (a load may also take less than it was
-    promised). Each of these ends, and is then decided anew. REFUSED: not even then.
+    in flight, were loaded moments ago, are `protected`, or are being loaded (such a model may be evicted later, or
+    keep less than it was promised). Each of these ends, and is then decided anew. REFUSED: not even then.
     Costs some 0.1 ms, and a few ms for a hundred models that could go.
     """
     others = counted(snapshot, wish)
@@ -48,41 +47,33 @@ def decide(snapshot: Snapshot, wish: Wish, *, min_residency_seconds: float) -> P
 
     useful = [c for c in others if c.state == ModelState.LOADED and helps(eviction(c), lacking)]
     loading = [c for c in others if c.state == ModelState.LOADING and helps(claim_end(c), lacking)]
-    reasons = {
-        claim.model_id: for_good(claim, wish) or for_now(claim, min_residency_seconds) for claim in (*useful, *loading)
-    }
-    free_to_go = [claim for claim in useful if not reasons[claim.model_id]]
+    lasting = {claim.model_id: for_good(claim, wish) for claim in useful}
+    passing = {claim.model_id: for_now(claim, min_residency_seconds) for claim in useful}
+    kept = [(claim, lasting[claim.model_id] or passing[claim.model_id]) for claim in useful]
+    kept = [(claim, reason) for claim, reason in kept if reason]
+    free_to_go = [claim for claim in useful if not lasting[claim.model_id] and not passing[claim.model_id]]
     victims = _cheapest(free_to_go, lacking)
     if victims is not None:
-        kept = [_kept(claim, reasons[claim.model_id]) for claim in useful if reasons[claim.model_id]]
         return _plan(snapshot, wish, Decision.EVICTS, victims=victims, kept=kept)
 
-    passing = [claim for claim in (*useful, *loading) if reasons[claim.model_id] and not for_good(claim, wish)]
-    staying = [claim for claim in loading if for_good(claim, wish)]  # and yet it may take less than it was promised
-    later = added(
-        [
-            *(eviction(claim) for claim in free_to_go),
-            *(claim_end(claim) if claim.state == ModelState.LOADING else eviction(claim) for claim in passing),
-            *(promise_end(claim) for claim in staying),
-        ]
-    )
-    held = [_kept(claim, reasons[claim.model_id]) for claim in (*useful, *loading) if reasons[claim.model_id]]
-    if not any(less(lacking, later)):
-        shrinking = [claim for claim in staying if helps(promise_end(claim), lacking)]
+    later = [claim for claim in useful if passing[claim.model_id] and not lasting[claim.model_id]]
+    # What a load under way keeps in the end is not known before; it may be much less than its peak.
+    kept += [(claim, "is being loaded") for claim in loading]
+    back = added([*map(eviction, free_to_go), *map(eviction, later), *map(claim_end, loading)])
+    if not any(less(lacking, back)):
         return _plan(
             snapshot,
             wish,
             Decision.WAITS,
-            kept=held,
-            wait_seconds=_earliest_residency_end(passing, min_residency_seconds),
+            kept=kept,
+            wait_seconds=_earliest_residency_end(later, min_residency_seconds),
             waits_for=[
                 *((claim, "is being unloaded") for claim in leaving),
-                *((claim, reasons[claim.model_id]) for claim in passing),
-                *((claim, "is being loaded") for claim in shrinking),
+                *((claim, passing[claim.model_id]) for claim in later),
+                *((claim, "is being loaded") for claim in loading),
             ],
         )
-    held += [_kept(claim, "its eviction would not be enough") for claim in free_to_go]
-    return _plan(snapshot, wish, Decision.REFUSED, kept=held, evictable=free_to_go)
+    return _plan(snapshot, wish, Decision.REFUSED, kept=kept, evictable=free_to_go)
 
 
 def _cheapest(candidates: Sequence[Claim], lacking: Amounts) -> list[Claim] | None:
@@ -96,16 +87,9 @@ def _cheapest(candidates: Sequence[Claim], lacking: Amounts) -> list[Claim] | No
 
 
 def _earliest_residency_end(claims: Sequence[Claim], min_residency_seconds: float) -> float | None:
-    ends = [
-        residency_left_seconds(claim, min_residency_seconds)
-        for claim in claims
-        if claim.state == ModelState.LOADED and is_young(claim, min_residency_seconds)
-    ]
+    young = [claim for claim in claims if is_young(claim, min_residency_seconds)]
+    ends = [residency_left_seconds(claim, min_residency_seconds) for claim in young]
     return min(ends, default=None)
-
-
-def _kept(claim: Claim, reason: str) -> Kept:
-    return Kept(claim.model_id, claim.frees_bytes, reason)
 
 
 def _plan(
@@ -114,7 +98,7 @@ def _plan(
     decision: Decision,
     *,
     victims: Sequence[Claim] = (),
-    kept: Sequence[Kept] = (),
+    kept: Sequence[tuple[Claim, str]] = (),
     wait_seconds: float | None = None,
     waits_for: Sequence[tuple[Claim, str]] = (),
     evictable: Sequence[Claim] = (),
@@ -134,7 +118,10 @@ def _plan(
         gpu_free_bytes=room.free_gpu_bytes,
         gpu_budget_bytes=snapshot.gpu_budget_bytes,
         victims=tuple(Victim(c.model_id, c.frees_bytes, c.frees_gpu_bytes, why_it(c)) for c in victims),
-        kept=tuple(kept),
+        kept=(
+            *(Kept(claim.model_id, claim.frees_bytes, reason) for claim, reason in kept),
+            *(Kept(claim.model_id, claim.frees_bytes, "its eviction would not be enough") for claim in evictable),
+        ),
         wait_seconds=wait_seconds,
         sentence=sentences.of(decision, snapshot, wish, victims, kept, waits_for, evictable),
     )

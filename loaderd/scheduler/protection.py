@@ -6,7 +6,6 @@ import math
 
 from loaderd.scheduler.snapshot import Claim, Wish
 from loaderd.scheduler.wording import duration, requests
-from loaderd.states import ModelState
 
 
 def for_good(claim: Claim, wish: Wish) -> str:
@@ -21,9 +20,7 @@ def for_good(claim: Claim, wish: Wish) -> str:
 
 
 def for_now(claim: Claim, min_residency_seconds: float) -> str:
-    """Why it may not be evicted at this moment; "" when it may."""
-    if claim.state == ModelState.LOADING:
-        return "is being loaded"
+    """Why a loaded model may not be evicted at this moment; "" when it may."""
     if claim.in_flight > 0:
         return f"{requests(claim.in_flight)} in flight"
     if is_young(claim, min_residency_seconds):

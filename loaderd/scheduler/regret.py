@@ -9,7 +9,7 @@ SOON_MINUTES = 10
 IDLE_HALVES_SECONDS = 30 * 60.0
 PRIORITY_DOUBLES = 10
 NEUTRAL_PRIORITY = 50
-UNWISHED_WEIGHT = 1e-3
+UNWISHED_WEIGHT = 1e-6
 LEAST_PROBABILITY = 1e-3
 LEAST_RELOAD_SECONDS = 0.1
 SECONDS_PER_MIB = 1e-10
@@ -30,7 +30,7 @@ def probability(claim: Claim) -> float:
 def regret_seconds(claim: Claim) -> float:
     """Expected seconds that somebody waits because this model was evicted, weighted by what it is worth.
 
-    probability(claim) * reload_seconds * 2^((priority - 50) / 10), a thousandth of it when nobody wishes the model
+    probability(claim) * reload_seconds * 2^((priority - 50) / 10), a millionth of it when nobody wishes the model
     loaded; plus 1e-10 s per MiB that comes back, so that among equals the least memory is taken. Always positive:
     of two sets that make room, one inside the other, the smaller is the cheaper.
     """

@@ -94,11 +94,6 @@ def claim_end(claim: Claim) -> Amounts:
     )
 
 
-def promise_end(claim: Claim) -> Amounts:
-    """What comes back at most under each limit when a load under way takes no more than it holds by now."""
-    return (_promised(claim), _promised(claim), _promised_gpu(claim), _promised_gpu(claim))
-
-
 def eviction(claim: Claim) -> Amounts:
     """What the eviction of a loaded model gives for sure: nothing of a resource of which it holds nothing now."""
     ram, gpu = claim.frees_bytes > 0, claim.frees_gpu_bytes > 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from loaderd.scheduler.plan import Decision, Kept
+from loaderd.scheduler.plan import Decision
 from loaderd.scheduler.room import Room, room_for
 from loaderd.scheduler.snapshot import Claim, Snapshot, Wish
 from loaderd.scheduler.wording import listed, size
@@ -23,12 +23,12 @@ def of(
     snapshot: Snapshot,
     wish: Wish,
     victims: Sequence[Claim],
-    kept: Sequence[Kept],
+    kept: Sequence[tuple[Claim, str]],
     waits_for: Sequence[tuple[Claim, str]],
     evictable: Sequence[Claim],
 ) -> str:
-    """The sentence of a plan. waits_for: with why each does not give its memory now. evictable: of a refusal, what
-    could go and would not be enough."""
+    """The sentence of a plan. kept, waits_for: with why each does not give its memory now. evictable: of a refusal,
+    what could go and would not be enough."""
     room = room_for(snapshot, wish)
     need = f"Loading {wish.model_id} needs {_needed(wish)}"
     sum_ = f"{need}; {_free(snapshot, room, wish)}"
@@ -43,12 +43,10 @@ def of(
     if too_large:
         limit, field = too_large
         return f"{need}, more than the {limit} that all models together may hold; {_raise(field)}."
-    held = [f"{one.model_id} ({size(one.bytes)}): {one.reason}" for one in kept[: len(kept) - len(evictable)]]
+    held = [f"{claim.model_id} ({size(claim.frees_bytes)}): {reason}" for claim, reason in kept]
     parts = [
         f"{sum_}{gap}",
-        f"evicting {_named(evictable)} would give {_gives(evictable)}"
-        if evictable
-        else "nothing can be evicted for it",
+        f"evicting {_named(evictable)} would give {_gives(evictable)}" if evictable else "nothing can be evicted",
         *([f"kept are {listed(held)}"] if held else []),
         ADVICE[_field_in_the_way(room, wish)],
     ]

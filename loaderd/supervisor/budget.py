@@ -67,6 +67,7 @@ class Budget:
         self._gpu = GpuMemory()
         self._gpu_returning: dict[str, int] = {}
         self._gpu_waits: set[asyncio.Task[None]] = set()
+        self._estimates: dict[str, tuple[str, Wish]] = {}  # by model_id: of which digest, and what it may take
 
     # What there is
 
@@ -175,15 +176,27 @@ class Budget:
 
     # What would happen
 
-    def wish(self, spec: ModelSpec, *, protected: frozenset[str] = frozenset(), replaces: str | None = None) -> Wish:
-        """The load of a model as the scheduler sees it: measured when these bytes were loaded here before."""
+    async def prepare(self, spec: ModelSpec) -> None:
+        """Estimates what a load may take that was never measured; looks into its files, so on a thread."""
         spec = self._house.model(spec.model_id).with_measurements(spec)
-        gpu_bytes = 0
-        if self._house.gpus:
-            gpu_bytes = estimate.gpu_bytes(spec) if spec.gpu_bytes is None else spec.gpu_bytes
+        on_gpu = bool(self._house.gpus)
+        is_measured = spec.peak_bytes is not None and (spec.gpu_bytes is not None or not on_gpu)
+        if is_measured or self._estimates.get(spec.model_id, ("",))[0] == spec.digest:
+            return
+        forked = self._house.config.use_zygotes
+        peak_bytes = await asyncio.to_thread(estimate.peak_bytes, spec, forked=forked, on_gpu=on_gpu)
+        gpu_bytes = await asyncio.to_thread(estimate.gpu_bytes, spec) if on_gpu else 0
+        self._estimates[spec.model_id] = (spec.digest, Wish(spec.model_id, peak_bytes, gpu_bytes))
+
+    def wish(self, spec: ModelSpec, *, protected: frozenset[str] = frozenset(), replaces: str | None = None) -> Wish:
+        """The load of a model as the scheduler sees it: measured when these bytes were loaded here before, else by the
+        estimate, which `prepare` made."""
+        spec = self._house.model(spec.model_id).with_measurements(spec)
+        _, estimated = self._estimates.get(spec.model_id, ("", Wish(spec.model_id, 0)))
+        gpu_bytes = (estimated.gpu_bytes if spec.gpu_bytes is None else spec.gpu_bytes) if self._house.gpus else 0
         return Wish(
             model_id=spec.model_id,
-            bytes=estimate.peak_bytes(spec) if spec.peak_bytes is None else spec.peak_bytes,
+            bytes=estimated.bytes if spec.peak_bytes is None else spec.peak_bytes,
             gpu_bytes=gpu_bytes,
             priority=self._house.rules.policy_of(spec.model_id).priority,
             measured=spec.peak_bytes is not None,
@@ -197,6 +210,7 @@ class Budget:
 
     async def plan_load(self, spec: ModelSpec) -> Plan:
         """What a load would do."""
+        await self.prepare(spec)
         await self.look(0.0)
         plan = self.decide(self.wish(spec))
         if self._house.model(spec.model_id).state is ModelState.LOADED:
@@ -210,6 +224,7 @@ class Budget:
             return {**(await self.plan_load(spec)).to_message(), "replaces": live, "needs_gap": False}
         if self._house.model(spec.model_id).state is ModelState.LOADED:
             return {**(await self.plan_load(spec)).to_message(), "replaces": live, "needs_gap": False}
+        await self.prepare(spec)
         await self.look(0.0)
         beside = self.decide(self.wish(spec, protected=frozenset({live})))
         if beside.decision is not Decision.REFUSED:

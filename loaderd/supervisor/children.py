@@ -13,7 +13,7 @@ import signal
 import subprocess
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from loaderd import resources
@@ -55,23 +55,31 @@ class KernelKills:
     explains one death.
     """
 
-    def __init__(self, window_seconds: float = 2.0) -> None:
+    def __init__(
+        self,
+        count: Callable[[], int | None] = resources.oom_kills,
+        *,
+        window_seconds: float = 2.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._count = count
         self._window_seconds = window_seconds
+        self._clock = clock
         self._seen: deque[tuple[float, int]] = deque()
 
     def look(self) -> None:
         """To be called about once a second: keeps the count of a moment ago."""
-        kills = resources.oom_kills()
+        kills = self._count()
         if kills is None:
             return
-        now = time.monotonic()
+        now = self._clock()
         self._seen.append((now, kills))
         while len(self._seen) > 1 and self._seen[1][0] < now - self._window_seconds:
             self._seen.popleft()
 
     def explain_one(self) -> bool:
         """Whether a kill was counted lately that no death before this one was explained by."""
-        kills = resources.oom_kills()
+        kills = self._count()
         if kills is None or not self._seen or kills <= self._seen[0][1]:
             return False
         self._seen = deque((at, count + 1) for at, count in self._seen)

@@ -12,8 +12,8 @@ import secrets
 import signal
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +30,7 @@ from loaderd.lifeline import become_subreaper
 from loaderd.protocol import ModelSpec
 from loaderd.reporter import AliasMoved, Heartbeat, OperationEnded, OperationProgress, Report, Reporter
 from loaderd.resources import Gpus, ProcessMemory, host_facts, load_peak_of, machine_memory, memory_of
-from loaderd.rules import LineageTraffic, Rules
+from loaderd.rules import Rules
 from loaderd.states import LoadPhase, ModelState
 from loaderd.supervisor import model_process
 from loaderd.supervisor.admission import Admission
@@ -196,16 +196,19 @@ class Daemon:
             operation_id, reason, ends_wish=ends_wish, cause=cause, drain_seconds=drain_seconds
         )
 
-    def admitted(
+    @asynccontextmanager
+    async def admitted(
         self, spec: ModelSpec, tell: Callable[[str], None], *, protected: frozenset[str], replaces: str | None
-    ) -> AbstractAsyncContextManager[None]:
+    ) -> AsyncIterator[None]:
+        await self.budget.prepare(spec)
         is_demanded = spec.model_id in self._demands
-        return self._admission.admitted(
+        async with self._admission.admitted(
             spec.model_id,
             lambda: self.budget.wish(spec, protected=protected, replaces=replaces),
             tell,
             self.rules.load_wait_seconds if is_demanded else spec.timeout_seconds,
-        )
+        ):
+            yield
 
     async def start_process(self, spec: ModelSpec, on_phase: OnPhase) -> ModelProcess:
         return await model_process.start(spec, self.config, self._zygotes, on_phase)
@@ -315,7 +318,8 @@ class Daemon:
             case "metrics":
                 return {"text": self._metrics()}
             case "cancel":
-                return {"cancelled": self._cancel(message["operation_id"])}
+                operation_id = message["operation_id"]  # half an unload is a lie, so those are finished
+                return {"cancelled": operation_id not in self._unloads and self._cancel(operation_id)}
             case other:
                 raise LoaderdError(f"loaderd has no command {other!r}.")
 
@@ -452,6 +456,14 @@ class Daemon:
         await model.settled()  # a restart or a load that is under way may be all that it takes
         if model.state is ModelState.LOADED:
             return
+        if model.state is ModelState.ERROR or not self.rules.policy_of(model_id).autoload:
+            # One that failed waits for a person: predictions would have it fail again and again.
+            because = model.reason or "it was not loaded since loaderd started."
+            raise ModelNotLoaded(
+                f"{model_id} is {model.state.value} and is not loaded for a prediction: {because}",
+                model_id=model_id,
+                state=model.state.value,
+            )
         answer = await asyncio.wrap_future(self._reporter.submit("demand", model_id, user))
         if answer.get("error"):
             error = from_message(answer["error"])
@@ -474,7 +486,7 @@ class Daemon:
         if is_newer_than_moves:
             # Of a lineage whose alias is being moved, what is known here is newer.
             moving = {activation.lineage for activation in self._activations.values()}
-            own = {name: LineageTraffic(**entry) for name, entry in self.lineages.table().items() if name in moving}
+            own = {name: traffic for name, traffic in self.lineages.traffic.items() if name in moving}
             self.lineages.follow({**rules.lineages, **own})
         self._admission.changed()
         self._gateway.push_routes()

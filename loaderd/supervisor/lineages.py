@@ -58,28 +58,31 @@ class LineageHouse(Protocol):
 
 
 class Lineages:
-    """moves: how often an alias was moved here. A table of the registry that was asked for before the newest move
-    does not know of it, and must not be followed."""
+    """traffic: where each lineage's names lead now. moves: how often an alias was moved here; a table of the registry
+    that was asked for before the newest move does not know of it, and must not be followed."""
 
     def __init__(self, house: LineageHouse) -> None:
+        self.traffic: dict[str, LineageTraffic] = {}
         self.moves = 0
         self._house = house
-        self._traffic: dict[str, LineageTraffic] = {}
+        self._gaps: set[str] = set()
         self._locks: dict[str, asyncio.Lock] = {}
 
     def follow(self, lineages: Mapping[str, LineageTraffic]) -> None:
         """Takes over the registry's table, whole. The caller publishes the routes."""
-        self._traffic = dict(lineages)
+        self.traffic = dict(lineages)
 
     def table(self) -> dict[str, Any]:
-        """{lineage: {"aliases", "candidate_percent", "shadow"}} for the gateway."""
+        """{lineage: {"aliases", "candidate_percent", "shadow", "in_gap"}} for the gateway. in_gap: its live version
+        was unloaded so that another one can be loaded and become live; requests wait for that."""
         return {
             lineage: {
                 "aliases": dict(traffic.aliases),
                 "candidate_percent": traffic.candidate_percent,
                 "shadow": traffic.shadow,
+                "in_gap": lineage in self._gaps,
             }
-            for lineage, traffic in self._traffic.items()
+            for lineage, traffic in self.traffic.items()
         }
 
     def live_of(self, lineage: str) -> str | None:
@@ -101,7 +104,7 @@ class Lineages:
             return await activation.run(allow_gap=allow_gap)
 
     def _of(self, lineage: str) -> LineageTraffic:
-        return self._traffic.get(lineage, LineageTraffic())
+        return self.traffic.get(lineage, LineageTraffic())
 
     def _point_live_at(self, lineage: str, model_id: str | None) -> None:
         self.moves += 1
@@ -109,7 +112,7 @@ class Lineages:
         aliases = {name: target for name, target in traffic.aliases.items() if name != LIVE}
         if model_id is not None:
             aliases[LIVE] = model_id
-        self._traffic[lineage] = replace(traffic, aliases=aliases)
+        self.traffic[lineage] = replace(traffic, aliases=aliases)
 
     def _is_candidate(self, lineage: str, model_id: str) -> bool:
         """Whether the lineage's candidate gets traffic and is this version."""
@@ -203,6 +206,7 @@ class _Activation:
         spec = self._house.model(previous).spec
         assert spec is not None  # it is loaded
         self._gap_began = time.monotonic()
+        self._lineages._gaps.add(self._spec.lineage)
         try:
             # Still wished: a daemon that dies in the gap comes back with it.
             await self._unload(previous, f"makes room for {self._spec.model_id}", ends_wish=False, cause="")
@@ -220,6 +224,8 @@ class _Activation:
                     cause=failure.to_message() if isinstance(failure, LoaderdError) else None,
                 ) from failure
             raise
+        finally:
+            self._lineages._gaps.discard(self._spec.lineage)
 
     # The move
 

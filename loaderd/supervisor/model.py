@@ -209,7 +209,9 @@ class ManagedModel:
         process = self.process
         if process is None or self.state is not ModelState.LOADED or not await self._sample(process):
             return None
-        self.report_usage()
+        if self.process is process:
+            self.runtime = replace(self.runtime, answered_at=time.time())
+            self.report_usage()
         return process.counters
 
     async def _sample(self, process: ModelProcess) -> bool:

@@ -162,11 +162,15 @@ class Telemetry:
         )
         self._last_host = _Host(used_bytes, reserved_bytes, budget_bytes, available_bytes, gpu_bytes)
 
-    def left(self, model_id: str) -> None:
-        """It is not loaded any more; what it did in this interval is still reported."""
+    def left(self, model_id: str, counters: Mapping[str, Any] | None = None) -> None:
+        """It is not loaded any more; what it did in this interval is still reported. counters: its last ones, where
+        it could still tell them, as after a drain."""
         track = self._tracks.get(model_id)
-        if track is not None:
-            track.is_loaded, track.counters, track.queued, track.in_flight = False, {}, 0, 0
+        if track is None or not track.is_loaded:
+            return
+        if counters:
+            self.counted(model_id, counters, None, None)
+        track.is_loaded, track.counters, track.queued, track.in_flight = False, {}, 0, 0
 
     def tick(self) -> None:
         """Reports the samples of the interval, if it is over: of each model that is loaded or did something in it,

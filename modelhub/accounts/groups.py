@@ -10,9 +10,17 @@ from django.db import transaction
 VIEWER_PERMISSIONS = (
     "registry.view_model",
     "registry.view_modelversion",
+    "registry.view_alias",
     "lifecycle.view_operation",
     "lifecycle.view_statechange",
+    "lifecycle.view_lineagechange",
     "lifecycle.view_loaderstatus",
+    "telemetry.view_alert",
+    "telemetry.view_sample",
+    "telemetry.view_trace",
+    "telemetry.view_comparison",
+    "policy.view_policy",
+    "policy.view_policychange",
 )
 OPERATOR_PERMISSIONS = (
     *VIEWER_PERMISSIONS,
@@ -20,12 +28,17 @@ OPERATOR_PERMISSIONS = (
     "registry.unload_modelversion",
     "registry.predict_modelversion",
     "registry.discover_modelversion",
+    "registry.activate_modelversion",
+    "telemetry.change_alert",  # to acknowledge them; nothing else of an alert can be changed
 )
 GROUPS = {"viewers": VIEWER_PERMISSIONS, "operators": OPERATOR_PERMISSIONS}
 
 
 def create_groups(using: str = "default", **kwargs: Any) -> None:
-    """Makes the groups that do not exist; one that exists is left as people changed it. After migrations."""
+    """Makes the groups that do not exist; one that exists is left as people changed it. After migrations.
+
+    What a release adds to groups that exist is added once, by a migration (0002): who does not want it takes it away.
+    """
     group_model = apps.get_model("auth", "Group")
     permission_model = apps.get_model("auth", "Permission")
     with transaction.atomic(using=using):
@@ -36,7 +49,7 @@ def create_groups(using: str = "default", **kwargs: Any) -> None:
             known = {
                 f"{permission.content_type.app_label}.{permission.codename}": permission
                 for permission in permission_model.objects.using(using)
-                .filter(content_type__app_label__in=("registry", "lifecycle"))
+                .filter(content_type__app_label__in={permission.partition(".")[0] for permission in wanted})
                 .select_related("content_type")
             }
             group.permissions.set([known[permission] for permission in wanted])

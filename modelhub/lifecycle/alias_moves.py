@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 
+from django.db.models import OuterRef, Q, Subquery
+
 from loaderd.reporter import AliasMoved
 from loaderd.rules import CANDIDATE, LIVE
 from modelhub.lifecycle.models import LineageChange, Operation, StateChange
@@ -106,33 +108,33 @@ def record_moves(reports: Sequence[AliasMoved], unwished: set[int] | None = None
         if previous is not None and not Alias.objects.filter(version=previous).exists():
             unwished.add(previous.pk)
         unwished.discard(version.pk)
-        changes += _end_split(lineage, version, report)
     LineageChange.objects.bulk_create(changes)
     notify_rules_changed()
 
 
-def _end_split(lineage: Model, live: ModelVersion, report: AliasMoved) -> list[LineageChange]:
+def end_splits(reports: Sequence[AliasMoved]) -> None:
     """A candidate that became live has no other version beside it: its share of the traffic ends.
 
-    Otherwise the next candidate would get that share, or the copies, without anybody having said so.
+    Otherwise the next candidate would get that share, or the copies, without anybody having said so. To be called
+    when everything else is written: people lock a lineage after its versions.
     """
-    if not (lineage.candidate_percent or lineage.shadow):
-        return []
-    if not Alias.objects.filter(lineage=lineage, name=CANDIDATE, version=live).exists():
-        return []
-    lineage.candidate_percent, lineage.shadow = 0.0, False
-    at = at_time(report.at)
-    Model.objects.filter(pk=lineage.pk).update(candidate_percent=0.0, shadow=False, traffic_changed_at=at)
-    return [
-        LineageChange(
+    newest = {report.lineage: report for report in reports if report.alias == LIVE}
+    if not newest:
+        return
+    split = Model.objects.filter(Q(candidate_percent__gt=0.0) | Q(shadow=True), name__in=newest)
+    live = Alias.objects.filter(lineage=OuterRef("pk"), name=LIVE).values("version")
+    for lineage in split.filter(aliases__name=CANDIDATE, aliases__version=Subquery(live)):
+        report = newest[lineage.name]
+        at, values = at_time(report.at), {"candidate_percent": 0.0, "shadow": False}
+        Model.objects.filter(pk=lineage.pk).update(**values, traffic_changed_at=at)
+        LineageChange.objects.create(
             lineage=lineage,
             kind=LineageChange.Kind.TRAFFIC,
-            details={"candidate_percent": 0.0, "shadow": False},
+            details=values,
             reason="its candidate became live",
             actor=report.user,
             at=at,
         )
-    ]
 
 
 def _known_operations(reports: Iterable[AliasMoved]) -> set[str]:

@@ -31,9 +31,9 @@ from loaderd.reporter import (
     Trace,
     Usage,
 )
-from modelhub.lifecycle.alias_moves import record_moves
+from modelhub.lifecycle.alias_moves import end_splits, record_moves
 from modelhub.lifecycle.observations import record_health, record_heartbeat, record_stop, record_usage
-from modelhub.lifecycle.recording import record_ended, record_progress, record_states
+from modelhub.lifecycle.recording import lock_versions, record_ended, record_progress, record_states
 from modelhub.telemetry.recording import record_alerts, record_comparisons, record_samples, record_traces
 
 # Progress, heartbeats and counters wait this long for company, so that a short load has the writer to itself.
@@ -144,7 +144,8 @@ class Batch:
         """To be called in a transaction. Versions are written before operations, as everywhere."""
         unwished: set[int] = set()
         # In their order: which version is the first of its lineage depends on it.
-        moves = (event for event in self.events if isinstance(event, StateReport | AliasMoved))
+        moves = [event for event in self.events if isinstance(event, StateReport | AliasMoved)]
+        self._lock_versions()
         for kind, run in groupby(moves, type):
             record: Callable[[list[Any], set[int]], None] = record_states if kind is StateReport else record_moves
             record(list(run), unwished)
@@ -158,9 +159,19 @@ class Batch:
         record_traces(self.traces)
         record_ended([event for event in self.events if isinstance(event, OperationEnded)], unwished)
         record_progress(self.progress.values())
+        end_splits([event for event in self.events if isinstance(event, AliasMoved)])
         for event in self.events:
             if isinstance(event, Stopped):
                 record_stop(event.at)
+
+    def _lock_versions(self) -> None:
+        """All at once and in one order, before any is written: people lock one, and then wait for a lineage."""
+        names = {event.model_id for event in self.events if isinstance(event, StateReport | AliasMoved)}
+        names |= self.usage.keys() | self.health.keys()
+        if self.heartbeat is not None:
+            names |= self.heartbeat.runtimes.keys()
+        if names:
+            lock_versions(names)
 
 
 def _sum(before: Usage | None, added: Usage) -> Usage:

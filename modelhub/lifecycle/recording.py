@@ -61,16 +61,36 @@ def record_states(reports: Sequence[StateReport], unwished: set[int] | None = No
             logger.warning("%s is %s, and is not registered any more", report.model_id, report.state)
             continue
         asked = operations.get(report.operation_id or "")
-        changes.append(_move(version, report, asked, device))
         if report.ends_wish:
             unwished.add(version.pk)
-        elif asked is not None and report.state == ModelState.LOADING:
+        if version.status == report.state and report.state in _TOLD_AGAIN:
+            _tell_more(version, report)
+            continue
+        changes.append(_move(version, report, asked, device))
+        if not report.ends_wish and asked is not None and report.state == ModelState.LOADING:
             unwished.discard(version.pk)  # asked for again since
         # An activation moves the alias itself, or leaves it as it was.
         if report.state == ModelState.LOADED and (asked is None or asked.kind not in SWITCHING_KINDS):
             first.append(changes[-1])
     StateChange.objects.bulk_create(changes)
     make_first_live(first)
+
+
+# Reported again while the state stays what it is: what a load waits for; that nobody wishes an unloaded model any more.
+_TOLD_AGAIN = frozenset({ModelState.LOADING, ModelState.UNLOADED})
+
+
+def _tell_more(version: ModelVersion, report: StateReport) -> None:
+    """Writes the newest reason; no move, so no StateChange."""
+    at = at_time(report.at)
+    values = {"status_reason": storable(report.reason), "phase": report.runtime.phase or "", "observed_at": at}
+    ModelVersion.objects.filter(pk=version.pk).update(**values)
+
+
+def lock_versions(model_ids: Iterable[str]) -> None:
+    """Locks the rows in one order, so that two writers do not wait for each other."""
+    rows = ModelVersion.objects.select_for_update(no_key=True).order_by("pk")
+    list(rows.filter(model_id__in=set(model_ids)).values_list("pk"))
 
 
 def _operations_of(reports: Sequence[StateReport]) -> dict[str, _Asked]:

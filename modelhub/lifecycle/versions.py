@@ -2,7 +2,7 @@
 
 `live` is moved by loaderd alone, when the new version answers and before the old one goes; the registry records
 the move. Every other alias, and the traffic, is a record that loaderd follows within a second.
-Whoever changes one of them locks the lineage's row first, then versions, then operations.
+Whoever changes one of them locks the version's row first, then the lineage's, then operations'.
 """
 
 from __future__ import annotations
@@ -61,8 +61,9 @@ def request_activate(
     """
     check_permission(user, _kind(OperationKind.ACTIVATE))
     with transaction.atomic():
-        lineage = _locked(version.lineage_id, version.model_id)
-        return _request(OperationKind.ACTIVATE, lineage, version, user, source, reason, allow_gap)
+        present = locked(version)
+        lineage = _locked(present.lineage_id, present.model_id)
+        return _request(OperationKind.ACTIVATE, lineage, present, user, source, reason, allow_gap)
 
 
 def request_rollback(
@@ -81,24 +82,30 @@ def request_rollback(
     """
     check_permission(user, _kind(OperationKind.ROLLBACK))
     with transaction.atomic():
+        target = to or previous_live(lineage)
+        if target is None:
+            raise StateForbids(
+                f"No version of {lineage.name} was live before and may be live again (those that a rollback left are "
+                "passed over); name the version to roll back to.",
+                lineage=lineage.name,
+            )
+        present = locked(target)
         lineage = _locked(lineage.pk, lineage.name)
-        if to is None:
-            to = previous_live(lineage)
-            if to is None:
-                raise StateForbids(
-                    f"No version of {lineage.name} was live before and may be live again (those that a rollback left "
-                    "are passed over); name the version to roll back to.",
-                    lineage=lineage.name,
-                )
-        return _request(OperationKind.ROLLBACK, lineage, to, user, source, reason, allow_gap)
+        if to is None and previous_live(lineage) != present:
+            raise StateForbids(
+                f"{lineage.name} got another live version at this moment; look who is live and repeat.",
+                lineage=lineage.name,
+            )
+        return _request(OperationKind.ROLLBACK, lineage, present, user, source, reason, allow_gap)
 
 
 def _request(
-    kind: Any, lineage: Model, version: ModelVersion, user: User | None, source: str, reason: str, allow_gap: bool
+    kind: Any, lineage: Model, present: ModelVersion, user: User | None, source: str, reason: str, allow_gap: bool
 ) -> Operation:
-    present = locked(version)
+    """present, lineage: locked."""
     if present.lineage_id != lineage.pk:
         raise StateForbids(f"{present.model_id} is no version of {lineage.name}.", model_id=present.model_id)
+    present.lineage = lineage
     check_loadable(present)
     check_reachable(f"the {kind.label.lower()} of {present.model_id}", model_id=present.model_id)
     under_way = _under_way(lineage)
@@ -115,7 +122,7 @@ def _request(
     if is_live and kind == OperationKind.ROLLBACK:
         raise StateForbids(f"{present.model_id} is live already.", model_id=present.model_id, lineage=lineage.name)
     parameters = {"allow_gap": allow_gap, "desired_before": str(present.desired_state)}
-    operation = new_operation(kind, version, user, source, reason, parameters)
+    operation = new_operation(kind, present, user, source, reason, parameters)
     if present.desired_state != DESIRED[kind]:
         ModelVersion.objects.filter(pk=present.pk).update(desired_state=DESIRED[kind])
     is_busy = Operation.objects.filter(version=present, status__in=ACTIVE).exists()
@@ -157,8 +164,8 @@ def set_alias(lineage: Model, name: str, version: ModelVersion, *, user: User | 
             f'"{name[:70]}" is no name for an alias: a letter, then letters, digits and ". _ -", 64 at most.'
         )
     with transaction.atomic():
-        lineage = _locked(lineage.pk, lineage.name)
         present = locked(version)
+        lineage = _locked(lineage.pk, lineage.name)
         _check_target(lineage, name, present)
         before = Alias.objects.select_related("version").filter(lineage=lineage, name=name).first()
         if before is not None and before.version_id == present.pk:
@@ -327,12 +334,17 @@ def highest(versions: Iterable[ModelVersion]) -> ModelVersion | None:
 def named(name: str) -> ModelVersion:
     """The version that a name means at the management doors: a model_id, or a lineage's live version.
 
-    A lineage without a live version means its highest one. With its lineage read. Raises UnknownModel.
+    A lineage without a live version means its highest one. With its lineage read; four queries at most. Raises
+    UnknownModel.
     """
     versions = ModelVersion.objects.select_related("lineage")
+    if "\0" in name:  # Postgres refuses to look for it
+        raise UnknownModel("No model and no lineage has a NUL character in its name.")
     version = versions.filter(model_id=name).first()
     version = version or versions.filter(lineage__name=name, aliases__name=LIVE).first()
-    version = version or highest(versions.filter(lineage__name=name))
+    if version is None:
+        top = highest(versions.filter(lineage__name=name).only("version", "lineage__name"))
+        version = top and versions.filter(pk=top.pk).first()
     if version is None:
         raise UnknownModel(f"No model and no lineage is named {name!r}; `manage.py models` lists them.", model_id=name)
     return version

@@ -16,7 +16,7 @@ class SwitchCommand(OperationCommand):
         parser.add_argument(
             "--allow-gap",
             action="store_true",
-            help="When both versions do not fit into memory, unload the live one first: nobody answers meanwhile.",
+            help="When both versions do not fit into memory, unload the live one first: requests wait meanwhile.",
         )
 
     def subjects(self, options: dict[str, Any]) -> Sequence[str]:
@@ -28,13 +28,13 @@ class SwitchCommand(OperationCommand):
             return plan
         message = (
             f"{plan['model_id']} does not fit beside {plan['replaces']}, which is live; with --allow-gap that one is "
-            "unloaded first, and nobody answers until the other is loaded."
+            "unloaded first, and requests wait until the other is loaded."
         )
         return {**plan, "error": {"code": "insufficient_memory", "message": message, "facts": {}}}
 
     def sentence(self, subject: str, result: dict[str, Any]) -> str:
         told = [f"{result.get('model_id', subject)}: live"]
-        if result.get("load_seconds") is not None:
+        if result.get("load_seconds"):  # 0 or None: it was loaded already
             told.append(f"loaded in {result['load_seconds']:.2f} s")
         if result.get("previous"):
             freed_bytes = result.get("freed_bytes")

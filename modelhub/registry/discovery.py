@@ -9,12 +9,13 @@ from datetime import datetime
 from typing import Any
 
 from django.db import DatabaseError, OperationalError, connection, transaction
+from django.db.models import F
 from django.utils import timezone
 
 from modelhub.conf import config
 from modelhub.registry.artifacts import files_of, manifest_of
 from modelhub.registry.choices import Status
-from modelhub.registry.models import DiscoveryRun, Model, ModelVersion, summary_of
+from modelhub.registry.models import Alias, DiscoveryRun, Model, ModelVersion, summary_of
 from modelhub.registry.plan import Claim, conflicts, lineage_types
 from modelhub.registry.scan import Directory, Known, Progress, Scan, scan_store
 
@@ -189,12 +190,26 @@ def _write(rows: dict[str, ModelVersion], scan: Scan, types: dict[str, str], now
     ModelVersion.objects.bulk_create(new, batch_size=_BATCH_ROWS)
     ModelVersion.objects.bulk_update(altered, _WRITTEN, batch_size=_BATCH_ROWS)
     ModelVersion.objects.filter(pk__in=seen).update(discovered_at=now)
+    _remove_strayed_aliases(report)
     with connection.cursor() as cursor:
         cursor.execute("SET CONSTRAINTS version_unique_in_lineage IMMEDIATE")
     report.stale_in_memory = sorted(
         row.model_id for row in rows.values() if row.is_stale_in_memory and row.status in _IN_MEMORY
     )
     return report
+
+
+def _remove_strayed_aliases(report: DiscoveryReport) -> None:
+    """A version that is of another lineage now takes no name of its old one with it."""
+    strayed = Alias.objects.exclude(version__lineage=F("lineage"))
+    for alias in strayed.select_related("lineage", "version__lineage").only(
+        "name", "lineage__name", "version__model_id", "version__lineage__name"
+    ):
+        report.notes.append(
+            f"{alias.version} is of the lineage {alias.version.lineage} now; the name {alias.name} of {alias.lineage}, "
+            "which led to it, was removed."
+        )
+        alias.delete()
 
 
 def _lineages(directories: Iterable[Directory], types: dict[str, str]) -> dict[str, Model]:

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 from django.db import connection
 from django.db.models import Max
@@ -252,9 +253,9 @@ def added_up(left: str, right: str) -> str:
 
 
 def _sum(before: ComparisonReport, added: ComparisonReport) -> ComparisonReport:
-    sums = {name: getattr(before, name) + getattr(added, name) for name in _COUNTERS}
-    histograms = {name: histogram.merged([getattr(before, name), getattr(added, name)]) for name in _HISTOGRAMS}
-    return replace(added, at=max(before.at, added.at), **sums, **histograms)
+    sums: dict[str, Any] = {name: getattr(before, name) + getattr(added, name) for name in _COUNTERS}
+    sums |= {name: histogram.merged([getattr(before, name), getattr(added, name)]) for name in _HISTOGRAMS}
+    return replace(added, at=max(before.at, added.at), **sums)
 
 
 def _versions(model_ids: set[str]) -> Mapping[str, int]:

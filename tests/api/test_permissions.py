@@ -16,9 +16,12 @@ from modelhub.accounts.models import ApiToken
 from modelhub.inference import client as inference_client
 from modelhub.lifecycle.models import Operation
 from modelhub.registry.models import ModelVersion
-from tests.api.conftest import As
+from modelhub.telemetry.models import Alert
+from tests.api.conftest import As, ControlSocket
 
 M = "/api/models/sentiment-model-v1"
+L = "/api/lineages/sentiment-model-v1"
+BODIES = {"POST": {"inputs": ["x"]}, "PATCH": {}, "PUT": {"model_id": "sentiment-model-v1"}}
 KINDS = ("anonymous", "viewer", "operator", "admin")
 READ = (401, 200, 200, 200)
 ACT = (401, 403, 200, 200)
@@ -30,6 +33,19 @@ ENDPOINTS = [
     ("GET", M, READ),
     ("GET", f"{M}/performance", READ),
     ("GET", f"{M}/state-changes", READ),
+    ("GET", f"{M}/samples", READ),
+    ("GET", "/api/samples", READ),
+    ("GET", "/api/models/unused", READ),
+    ("GET", "/api/lineages/", READ),
+    ("GET", L, READ),
+    ("GET", f"{L}/history", READ),
+    ("GET", f"{L}/aliases", READ),
+    ("GET", f"{L}/traffic", READ),
+    ("GET", f"{L}/comparison", (401, 404, 404, 404)),  # nothing was compared
+    ("GET", "/api/alerts/", READ),
+    ("GET", "/api/alerts/{alert}", READ),
+    ("GET", "/api/policy", READ),
+    ("GET", "/api/policy/changes", READ),
     ("GET", "/api/models/health", READ),
     ("GET", "/api/models/metrics", READ),
     ("GET", "/api/operations/", READ),
@@ -40,11 +56,19 @@ ENDPOINTS = [
     ("POST", f"{M}/load", ACT),
     ("POST", f"{M}/unload", (401, 403, 409, 409)),  # a load waits
     ("POST", f"{M}/predict", ACT),
-    ("POST", "/api/models/optimize-memory", ACT),
+    ("POST", "/api/models/optimize-memory?dry_run=true", ACT),
+    ("POST", f"{M}/load?dry_run=true", ACT),
+    ("POST", f"{M}/activate?dry_run=true", ACT),
+    ("POST", f"{L}/rollback?dry_run=true", (401, 403, 409, 409)),  # nothing was live before
+    ("PUT", f"{L}/aliases/stable", ACT),
+    ("DELETE", f"{L}/aliases/stable", (401, 403, 404, 404)),  # there is none
+    ("PUT", f"{L}/traffic", ACT),
+    ("POST", "/api/alerts/{alert}/acknowledge", ACT),
     ("POST", "/api/models/discover", ACT),
     ("GET", "/api/models/discover", (401, 404, 404, 404)),  # none has run
     ("POST", "/api/operations/{operation}/cancel", ACT),
     ("PATCH", M, ADMIN),
+    ("PATCH", "/api/policy", ADMIN),
     ("POST", f"{M}/approve", ADMIN),
     ("DELETE", f"{M}/approve", ADMIN),
     ("GET", "/api/none-such", (401, 404, 404, 404)),
@@ -64,6 +88,8 @@ def operation(loaded: ModelVersion) -> Operation:
 def test_matrix(
     as_: As,
     operation: Operation,
+    open_alert: Alert,
+    planner: ControlSocket,
     monkeypatch: pytest.MonkeyPatch,
     kind: str,
     method: str,
@@ -77,10 +103,10 @@ def test_matrix(
         # An unload is under way and a load waits behind it.
         Operation.objects.filter(pk=operation.pk).update(requested_at=timezone.now() + timedelta(minutes=1))
         Operation.objects.create(kind="unload", version=operation.version, requested_at=timezone.now())
-    data = {"inputs": ["x"]} if method == "POST" else {} if method == "PATCH" else None
+    data = BODIES.get(method)
     answer = as_(kind).generic(
         method,
-        address.format(operation=operation.id),
+        address.format(operation=operation.id, alert=open_alert.pk),
         *([json.dumps(data), "application/json"] if data is not None else []),
     )
     assert answer.status_code == wanted[KINDS.index(kind)], answer.content

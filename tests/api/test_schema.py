@@ -56,6 +56,10 @@ def test_paths_are_as_the_specification_writes_them(schema: dict[str, Any]) -> N
         ("/api/models/health", "get"),
         ("/api/models/metrics", "get"),
         ("/api/models/optimize-memory", "post"),
+        ("/api/models/{model_id}/activate", "post"),
+        ("/api/lineages/", "get"),
+        ("/api/lineages/{name}/rollback", "post"),
+        ("/api/lineages/{name}/history", "get"),
     } <= {(path, method) for path, operations in schema["paths"].items() for method in operations}
 
 
@@ -91,6 +95,12 @@ def test_a_slash_at_the_end_makes_no_difference(browser: Client, address: str) -
         "/api/models/sentiment-model-v1",
         "/api/models/health",
         "/api/operations/",
+        "/api/lineages/",
+        "/api/lineages/sentiment-model-v1",
+        "/api/lineages/sentiment-model-v1/traffic",
+        "/api/alerts/",
+        "/api/policy",
+        "/api/policy/changes",
     ],
 )
 def test_pages_open_and_need_no_other_host(browser: Client, address: str) -> None:
@@ -102,8 +112,28 @@ def test_pages_open_and_need_no_other_host(browser: Client, address: str) -> Non
         assert finders.find(asset), asset
 
 
-@pytest.mark.parametrize(("action", "field"), [("predict", "inputs"), ("load", "reason"), ("approve", "digest")])
-def test_the_browsable_api_has_a_form_for_each_action(browser: Client, action: str, field: str) -> None:
-    page = browser.get(f"/api/models/sentiment-model-v1/{action}").content.decode()
-    assert re.search(rf'<(?:input|textarea)[^>]*name="{field}"', page)
+@pytest.mark.parametrize(
+    ("address", "fields"),
+    [
+        ("models/sentiment-model-v1/predict", ["inputs"]),
+        ("models/sentiment-model-v1/load", ["reason", "dry_run"]),
+        ("models/sentiment-model-v1/activate", ["reason", "allow_gap", "dry_run"]),
+        ("models/sentiment-model-v1/approve", ["digest"]),
+        ("models/optimize-memory", ["reason", "dry_run"]),
+        ("lineages/sentiment-model-v1/rollback", ["to", "reason", "allow_gap"]),
+        ("lineages/sentiment-model-v1/traffic", ["candidate_percent", "shadow"]),
+        ("lineages/sentiment-model-v1/aliases/stable", ["model_id"]),
+    ],
+)
+def test_the_browsable_api_has_a_form_for_each_action(browser: Client, address: str, fields: list[str]) -> None:
+    page = browser.get(f"/api/{address}").content.decode()
+    for field in fields:
+        assert re.search(rf'<(?:input|textarea|select)[^>]*name="{field}"', page), field
     assert "Lists are not currently supported" not in page
+
+
+def test_settings_and_policies_are_patched_from_a_page(browser: Client) -> None:
+    for address, field in (("policy", "MAX_MEMORY_USAGE_MB"), ("models/sentiment-model-v1", "keep_alive_seconds")):
+        page = browser.get(f"/api/{address}").content.decode()
+        assert 'data-method="PATCH"' in page, address
+        assert field in page

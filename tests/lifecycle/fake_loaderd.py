@@ -13,7 +13,7 @@ from typing import Any
 
 from loaderd import protocol
 from loaderd.errors import LoaderdError
-from loaderd.reporter import ModelRuntime, OperationEnded, Report, StateReport
+from loaderd.reporter import AliasMoved, ModelRuntime, OperationEnded, Report, StateReport
 from loaderd.states import ModelState
 
 Execute = Callable[[dict[str, Any]], None]
@@ -93,19 +93,15 @@ class FakeLoaderd:
 
 
 def succeed(report: Callable[[Report], None]) -> Execute:
-    """Reports that each command was done at once, in the order in which loaderd reports."""
+    """Reports that each command was done at once, in the order in which loaderd reports.
 
-    def execute(message: dict[str, Any]) -> None:
-        operation_id = message["operation_id"]
-        if message["command"] == "load":
-            model_id = message["spec"]["model_id"]
-            moves = [(ModelState.LOADING, "load asked for"), (ModelState.LOADED, "answers its warm-up")]
-            result = {"model_id": model_id, "status": "loaded", "load_seconds": 0.01, "private_bytes": 1000}
-        else:
-            model_id = message["model_id"]
-            moves = [(ModelState.UNLOADING, "unload asked for"), (ModelState.UNLOADED, "unload asked for")]
-            result = {"model_id": model_id, "status": "unloaded", "freed_bytes": 1000}
-        for state, reason in moves:
+    An activation takes the place of what was activated or loaded first in the lineage, and unloads it.
+    """
+    live: dict[str, str] = {}
+
+    def move(model_id: str, operation_id: str, *states: tuple[ModelState, str], ends_wish: bool = False) -> None:
+        for state, reason in states:
+            is_loaded = state == ModelState.LOADED
             report(
                 StateReport(
                     model_id,
@@ -114,12 +110,47 @@ def succeed(report: Callable[[Report], None]) -> Execute:
                     time.time(),
                     operation_id=operation_id,
                     digest="a" * 64,
-                    runtime=ModelRuntime(pid=4711, private_bytes=1000)
-                    if state == ModelState.LOADED
-                    else ModelRuntime(),
-                    load_seconds=0.01 if state == ModelState.LOADED else None,
+                    runtime=ModelRuntime(pid=4711, private_bytes=1000) if is_loaded else ModelRuntime(),
+                    load_seconds=0.01 if is_loaded else None,
+                    ends_wish=ends_wish,
                 )
             )
-        report(OperationEnded(operation_id, time.time(), result=result))
+
+    def load(message: dict[str, Any]) -> dict[str, Any]:
+        spec = message["spec"]
+        live.setdefault(spec["lineage"], spec["model_id"])
+        states = (ModelState.LOADING, "load asked for"), (ModelState.LOADED, "answers its warm-up")
+        move(spec["model_id"], message["operation_id"], *states)
+        return {"model_id": spec["model_id"], "status": "loaded", "load_seconds": 0.01, "private_bytes": 1000}
+
+    def unload(message: dict[str, Any]) -> dict[str, Any]:
+        states = (ModelState.UNLOADING, "unload asked for"), (ModelState.UNLOADED, "unload asked for")
+        move(message["model_id"], message["operation_id"], *states)
+        return {"model_id": message["model_id"], "status": "unloaded", "freed_bytes": 1000}
+
+    def activate(message: dict[str, Any]) -> dict[str, Any]:
+        spec, operation_id = message["spec"], message["operation_id"]
+        model_id, previous = spec["model_id"], live.get(spec["lineage"])
+        states = (ModelState.LOADING, "activation asked for"), (ModelState.LOADED, "answers its warm-up")
+        move(model_id, operation_id, *states)
+        live[spec["lineage"]] = model_id
+        left = previous if message["kind"] == "rollback" else None
+        who = (message["kind"], message["reason"], message["user"], time.time(), operation_id, left)
+        report(AliasMoved(spec["lineage"], "live", model_id, previous, *who))
+        if previous is not None:
+            states = (ModelState.UNLOADING, f"{model_id} is live"), (ModelState.UNLOADED, f"{model_id} is live")
+            move(previous, operation_id, *states, ends_wish=True)
+        told = {"model_id": model_id, "status": "live", "previous": previous, "load_seconds": 0.01}
+        return {**told, "freed_bytes": 1000, "gap_seconds": None}
+
+    def optimize(message: dict[str, Any]) -> dict[str, Any]:
+        unloaded = {"model_id": "topic-v1", "promised_bytes": 1000, "freed_bytes": 1000, "reason": "idle"}
+        sums = {"promised_bytes": 1000, "freed_bytes": 1000, "seconds": 0.01}
+        return {"status": "completed", "unloaded": [unloaded], **sums}
+
+    def execute(message: dict[str, Any]) -> None:
+        carry_out = {"load": load, "unload": unload, "activate": activate, "optimize": optimize}
+        result = carry_out[message["command"]](message)
+        report(OperationEnded(message["operation_id"], time.time(), result=result))
 
     return execute

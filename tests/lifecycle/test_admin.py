@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import pytest
@@ -113,6 +114,7 @@ class TestConfirmation:
         assert "It needs 210 MiB; evicts old-v1." in page
         assert "old-v1: idle 3 h" in page
         assert "allow_gap" not in page
+        assert re.search(rf">\s*{command.capitalize()}\s*</button>", page)
         assert 'name="reason"' in page
         assert silent_loaderd.received[-1]["action"] == action
         assert not Operation.objects.exists()

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import Group, Permission, User
-from django.db import OperationalError, connection, transaction
+from django.db import OperationalError, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils import timezone
 
@@ -132,9 +132,7 @@ def test_a_move_that_the_registry_did_not_expect_is_corrected_and_says_so(
     assert "topic-v1 was unloaded in the registry and is loaded in loaderd" in caplog.text
 
 
-def test_reports_of_a_model_that_was_deleted_do_not_hold_up_the_rest(
-    make_version: MakeVersion, tell: Tell
-) -> None:
+def test_reports_of_a_model_that_was_deleted_do_not_hold_up_the_rest(make_version: MakeVersion, tell: Tell) -> None:
     make_version("other")
     ModelVersion.objects.filter(model_id="topic-v1").delete()
     tell(moved(ModelState.LOADING), StateReport("other", ModelState.LOADING, "asked", NOW))
@@ -174,9 +172,7 @@ def test_an_operation_ends_as_loaderd_says(
     assert operation.finished_at is not None
 
 
-def test_an_unload_puts_aside_an_error_that_is_older_than_the_daemon(
-    version: ModelVersion, tell: Tell
-) -> None:
+def test_an_unload_puts_aside_an_error_that_is_older_than_the_daemon(version: ModelVersion, tell: Tell) -> None:
     ModelVersion.objects.filter(pk=version.pk).update(status=ModelState.ERROR.value, last_error="it died")
     operation = Operation.objects.create(kind="unload", version=version, requested_by_name="ada")
     tell(OperationEnded(str(operation.pk), NOW, result={"model_id": version.model_id, "status": "not_loaded"}))

@@ -35,6 +35,7 @@ from modelhub.lifecycle.versions import (
 )
 from modelhub.registry.models import Alias, Model, ModelVersion
 from tests.lifecycle.conftest import MakeVersion, in_thread
+from tests.lifecycle.fake_loaderd import FakeLoaderd
 
 pytestmark = pytest.mark.django_db
 
@@ -245,6 +246,17 @@ def test_cancelling_a_queued_activation_puts_its_wish_back(topic: Model, admin: 
     ModelVersion.objects.update(desired_state="loaded", status="loaded")
     cancel(activate(3), user=admin)
     assert version(3).desired_state == "loaded", "it was loaded beside the live one before"
+
+
+def test_cancelling_an_activation_that_runs_is_left_to_loaderd(
+    make_version: MakeVersion, admin: User, silent_loaderd: FakeLoaderd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("modelhub.lifecycle.actions.CANCEL_SECONDS", 0.1)
+    operation = request_activate(make_version("topic-v2"), user=admin, source="api")
+    Operation.objects.update(status="running")
+    assert cancel(operation, user=admin).status == "running"
+    assert silent_loaderd.received == [{"command": "cancel", "operation_id": str(operation.pk)}]
+    assert version(2).desired_state == "loaded", "loaderd may have moved the alias; how it ends decides"
 
 
 def test_a_load_that_waits_is_joined_though_an_activation_is_behind_it(topic: Model) -> None:

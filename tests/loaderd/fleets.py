@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -79,58 +80,69 @@ def may_go(one: Claim, asked: Wish) -> bool:
     )
 
 
-PRIORITIES = st.sampled_from([0, 40, 50, 50, 50, 60, 100])
-AMOUNTS = st.integers(1, 400)
+PRIORITIES = [0, 40, 50, 50, 50, 60, 100]
+SEEDS = st.integers(0, 2**32)
 
 
-@st.composite
-def claims(draw: st.DrawFn, model_id: str) -> Claim:
-    held, gpu = draw(AMOUNTS), draw(st.one_of(st.just(0), AMOUNTS))
+STATES = [ModelState.LOADED] * 6 + [ModelState.LOADING, ModelState.UNLOADING]
+
+
+def random_claim(rng: random.Random, model_id: str) -> Claim:
+    """Any claim; what it gives back may be nothing, and less than what it counts for."""
+    held, gpu = rng.randint(1, 400), rng.choice([0, rng.randint(1, 400)])
     return claim(
         model_id,
         held,
         gpu=gpu,
-        state=draw(st.sampled_from([ModelState.LOADED] * 6 + [ModelState.LOADING, ModelState.UNLOADING])),
-        frees_bytes=draw(st.integers(0, held)) * MIB,
-        frees_gpu_bytes=draw(st.integers(0, gpu)) * MIB,
-        pinned=draw(st.integers(0, 9)) == 0,
-        priority=draw(PRIORITIES),
-        in_flight=draw(st.sampled_from([0, 0, 0, 0, 0, 3])),
-        idle_seconds=draw(st.floats(0, 20_000)),
-        resident_seconds=draw(st.sampled_from([0.0, 29.9, 30.0, 900.0, 1e6])),
-        usage_share=draw(st.floats(0, 1)),
-        reload_seconds=draw(st.sampled_from([0.0, 0.05, 1.0, 12.0])),
-        wished=draw(st.integers(0, 4)) > 0,
-        protected=draw(st.sampled_from(["", "", "", "", "takes over from another"])),
+        state=rng.choice(STATES),
+        frees_bytes=rng.choice([0, held, held, rng.randint(0, held)]) * MIB,
+        frees_gpu_bytes=rng.choice([0, gpu, gpu, rng.randint(0, gpu)]) * MIB,
+        pinned=rng.random() < 0.1,
+        priority=rng.choice(PRIORITIES),
+        in_flight=rng.choice([0, 0, 0, 0, 0, 3]),
+        idle_seconds=rng.uniform(0, 20_000),
+        resident_seconds=rng.choice([0.0, 29.9, 30.0, 900.0, 1e6]),
+        usage_share=rng.random(),
+        reload_seconds=rng.choice([0.0, 0.05, 1.0, 12.0]),
+        wished=rng.random() < 0.8,
+        protected=rng.choice(["", "", "", "", "takes over from another"]),
     )
 
 
-@st.composite
-def snapshots(draw: st.DrawFn, max_models: int = 10) -> Snapshot:
-    """Up to `max_models` models; limits around what they hold, so that loads fit, evict, wait and are refused."""
-    fleet = tuple(draw(claims(f"m{number}")) for number in range(draw(st.integers(0, max_models))))
-    limits = st.one_of(st.none(), st.floats(0.5, 1.6))
+def random_snapshot(rng: random.Random, models: int) -> Snapshot:
+    """Limits lie around what the fleet holds, so that loads fit, evict, wait and are refused."""
+    fleet = tuple(random_claim(rng, f"m{number}") for number in range(models))
 
-    def limit(held: int, share: float | None, more: int) -> int | None:
-        return None if share is None else int(held * share) + more * MIB
+    def limit(held: int) -> int | None:
+        return rng.choice([None, int(held * rng.uniform(0.5, 1.6)) + rng.randint(0, 300) * MIB])
 
     return Snapshot(
         fleet,
-        budget_bytes=limit(sum(one.bytes for one in fleet), draw(limits), draw(st.integers(0, 300))),
-        gpu_budget_bytes=limit(sum(one.gpu_bytes for one in fleet), draw(limits), draw(st.integers(0, 300))),
-        available_bytes=draw(st.one_of(st.none(), st.integers(0, 800).map(lambda mib: mib * MIB))),
-        gpu_free_bytes=draw(st.one_of(st.none(), st.integers(0, 800).map(lambda mib: mib * MIB))),
+        budget_bytes=limit(sum(one.bytes for one in fleet)),
+        gpu_budget_bytes=limit(sum(one.gpu_bytes for one in fleet)),
+        available_bytes=rng.choice([None, rng.randint(0, 800) * MIB]),
+        gpu_free_bytes=rng.choice([None, rng.randint(0, 800) * MIB]),
     )
 
 
-@st.composite
-def wishes(draw: st.DrawFn) -> Wish:
+def random_wish(rng: random.Random) -> Wish:
     return Wish(
-        draw(st.sampled_from(["new", "new", "new", "m0"])),
-        draw(st.integers(1, 1200)) * MIB,
-        draw(st.one_of(st.just(0), AMOUNTS)) * MIB,
-        priority=draw(PRIORITIES),
-        measured=draw(st.booleans()),
-        protected=frozenset(draw(st.sets(st.sampled_from(["m1", "m2"])))),
-        replaces=draw(st.sampled_from([None, None, None, "m3"])),
+        rng.choice(["new", "new", "new", "m0"]),
+        rng.randint(1, 1200) * MIB,
+        rng.choice([0, rng.randint(1, 400)]) * MIB,
+        priority=rng.choice(PRIORITIES),
+        measured=rng.random() < 0.5,
+        protected=frozenset(rng.sample(["m1", "m2"], rng.randint(0, 2))),
+        replaces=rng.choice([None, None, None, "m3"]),
     )
+
+
+def snapshots(max_models: int = 10) -> st.SearchStrategy[Snapshot]:
+    """From a seed: drawn value by value, a fleet takes longer to make than to plan for."""
+    return st.builds(
+        lambda seed, models: random_snapshot(random.Random(seed), models), SEEDS, st.integers(0, max_models)
+    )
+
+
+def wishes() -> st.SearchStrategy[Wish]:
+    return st.builds(lambda seed: random_wish(random.Random(seed)), SEEDS)

@@ -253,9 +253,7 @@ class TestRefusal:
 
     def test_a_gpu_that_is_too_small_is_named(self) -> None:
         made = plan(snapshot(gpu_budget=100), wish(1, gpu=200))
-        assert (
-            "more than the 100 MiB of GPU memory that all models together may hold; raise GPU_MEMORY" in made.sentence
-        )
+        assert "more than the 100 MiB of GPU memory that all models together may hold; raise GPU_" in made.sentence
         made = plan(snapshot(claim("a", 1, gpu=60, pinned=True), gpu_budget=500, gpu_free=40), wish(1, gpu=200))
         assert "the GPU has 40 MiB left; nothing can be evicted; kept are a (1.0 MiB): pinned" in made.sentence
         assert made.sentence.endswith("or end other programs that use it.")
@@ -297,7 +295,7 @@ def test_a_plan_is_json() -> None:
 
 
 class TestRandomFleets:
-    @settings(max_examples=400, deadline=None)
+    @settings(max_examples=600, deadline=None)
     @given(snapshots(), wishes())
     def test_a_plan_keeps_every_rule(self, held: Snapshot, asked: Wish) -> None:
         made, leaving = plan(held, asked), unloading_of(held)
@@ -321,8 +319,8 @@ class TestRandomFleets:
         assert json.loads(json.dumps(made.to_message()))["decision"] == made.decision
         assert made.sentence.endswith(".")
 
-    @settings(max_examples=300, deadline=None)
-    @given(snapshots(max_models=8), wishes())
+    @settings(max_examples=400, deadline=None)
+    @given(snapshots(max_models=7), wishes())
     def test_no_other_set_is_cheaper(self, held: Snapshot, asked: Wish) -> None:
         made, leaving = plan(held, asked), unloading_of(held)
         others = [one for one in held.claims if one.model_id not in (asked.model_id, asked.replaces)]
@@ -341,31 +339,22 @@ class TestRandomFleets:
         elif made.decision in (Decision.WAITS, Decision.REFUSED) and not fits_when_gone(held, asked, leaving):
             assert not enough, "evictions would have made room"
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=400, deadline=None)
     @given(snapshots(), wishes())
     def test_a_load_is_refused_only_when_time_cannot_help(self, held: Snapshot, asked: Wish) -> None:
-        """With every request ended, every residency over and every load done that took no more than it holds."""
+        """With every request ended, every residency over, and every load done that keeps nothing in the end."""
         made = plan(held, asked)
+        ended = [one for one in held.claims if one.state != ModelState.LOADED]
         later = Snapshot(
             tuple(
-                replace(one, in_flight=0, protected="", resident_seconds=1e9, state=ModelState.LOADED)
-                if one.state != ModelState.LOADING
-                else replace(
-                    one,
-                    state=ModelState.LOADED,
-                    in_flight=0,
-                    protected="",
-                    resident_seconds=1e9,
-                    bytes=min(one.bytes, one.frees_bytes),
-                    gpu_bytes=min(one.gpu_bytes, one.frees_gpu_bytes),
-                )
+                replace(one, in_flight=0, protected="", resident_seconds=1e9)
                 for one in held.claims
-                if one.state != ModelState.UNLOADING
+                if one.state == ModelState.LOADED
             ),
             held.budget_bytes,
             held.gpu_budget_bytes,
-            _plus(held.available_bytes, sum(c.frees_bytes for c in held.claims if c.state == ModelState.UNLOADING)),
-            _plus(held.gpu_free_bytes, sum(c.frees_gpu_bytes for c in held.claims if c.state == ModelState.UNLOADING)),
+            _plus(held.available_bytes, sum(one.frees_bytes for one in ended)),
+            _plus(held.gpu_free_bytes, sum(one.frees_gpu_bytes for one in ended)),
         )
         possible = plan(later, asked).decision in (Decision.FITS, Decision.EVICTS)
         if made.decision == Decision.REFUSED:
@@ -373,7 +362,7 @@ class TestRandomFleets:
         elif made.decision == Decision.WAITS:
             assert possible, "a wait that nothing ends"
 
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=400, deadline=None)
     @given(snapshots(), wishes())
     def test_more_memory_never_makes_it_worse(self, held: Snapshot, asked: Wish) -> None:
         order = [Decision.FITS, Decision.EVICTS, Decision.WAITS, Decision.REFUSED]
@@ -421,8 +410,8 @@ class TestTheCheapestCover:
                 assert found in enough, seed
                 assert sum(costs[i] for i in found) == pytest.approx(cheapest), seed
 
-    @pytest.mark.parametrize("count", [40, 200])
-    def test_large_fleets_are_searched_within_a_bound_and_well(self, count: int) -> None:
+    @pytest.mark.parametrize(("count", "above"), [(40, 1.15), (200, 1.05)])
+    def test_large_fleets_are_searched_within_a_bound_and_well(self, count: int, above: float) -> None:
         """None superfluous, and near the bound that no set can beat: filling up by price, the last one in part."""
         for seed in range(10):
             rng = random.Random(seed)
@@ -438,7 +427,7 @@ class TestTheCheapestCover:
             for i in sorted(range(count), key=lambda i: costs[i] / gives[i][0]):
                 part = min(1.0, left / gives[i][0])
                 bound, left = bound + part * costs[i], left - part * gives[i][0]
-            assert sum(costs[i] for i in found) <= 1.05 * bound, seed
+            assert sum(costs[i] for i in found) <= above * bound, seed
 
     def test_a_fleet_of_equals_is_not_tried_in_every_order(self) -> None:
         assert cheapest_cover([1.0] * 16, [[10]] * 16, [75]) == list(range(8))
@@ -501,7 +490,7 @@ class TestSuperfluous:
         held = snapshot(claim("unwished", 500, wished=False), claim("little", 400, usage_share=0))
         assert self.ids(held, pressure_percent=80) == ["unwished"]
 
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=400, deadline=None)
     @given(snapshots())
     def test_random_fleets_lose_nobody_who_is_protected(self, held: Snapshot) -> None:
         by_id = {one.model_id: one for one in held.claims}

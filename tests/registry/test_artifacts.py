@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,8 +15,18 @@ from hypothesis import strategies as st
 
 from loaderd.errors import ArtifactRefused
 from loaderd.protocol import ArtifactFile
+from modelhub.conf import config
+from modelhub.policy.effective import change
 from modelhub.registry import artifacts
-from modelhub.registry.artifacts import Refused, digest_of, directory_of, find_files, hash_file, spec_of
+from modelhub.registry.artifacts import (
+    Refused,
+    digest_of,
+    directory_of,
+    find_files,
+    hash_file,
+    load_limit_seconds,
+    spec_of,
+)
 from modelhub.registry.models import Model, ModelVersion
 from tests.registry.conftest import Store
 
@@ -219,6 +230,7 @@ class TestDigest:
         assert told.stdout.strip() == digest_of(files)
 
 
+@pytest.mark.django_db
 class TestSpec:
     def version(self, **values: object) -> ModelVersion:
         lineage = Model(name="mood", type="sentiment")
@@ -231,11 +243,54 @@ class TestSpec:
         assert spec.directory == str(store.root / MODEL)
         assert (spec.timeout_seconds, spec.threads, spec.approved) == (30, 1, False)
         assert spec.files == (ArtifactFile("model.pkl", 1, 2, 3, "a" * 64),)
+        assert (spec.canary, spec.memory_limit_bytes, spec.peak_bytes) == (None, None, None)
 
     def test_the_models_own_policy_comes_first(self, store: Store) -> None:
-        spec = spec_of(self.version(load_timeout_seconds=5.0, threads=3, approved_digest="d" * 64))
+        spec = spec_of(self.version(load_timeout_seconds=5.0, threads=3, approved_digest="d" * 64, memory_limit_mb=300))
         assert (spec.timeout_seconds, spec.threads, spec.approved) == (5.0, 3, True)
+        assert spec.memory_limit_bytes == 300 * 2**20
+
+    def test_the_policy_in_force_comes_before_the_environment(self, store: Store) -> None:
+        change({"MODEL_TIMEOUT_SECONDS": 77.0}, user=None)
+        assert spec_of(self.version()).timeout_seconds == 77.0
+
+    def test_many_specs_need_no_query_each(self, store: Store, django_assert_num_queries: Any) -> None:
+        with django_assert_num_queries(0):
+            spec_of(self.version(), settings=config())
+            load_limit_seconds(self.version(load_timeout_seconds=5.0))
 
     def test_a_path_out_of_the_store_is_refused(self, store: Store) -> None:
         with pytest.raises(ArtifactRefused, match="mood-v1 may not be loaded"):
             spec_of(self.version(path="../secrets"))
+
+    @pytest.mark.parametrize(
+        ("measured_digest", "measured_device", "device", "is_known"),
+        [
+            ("d" * 64, "cpu", "cpu", True),
+            ("d" * 64, "cpu", None, True),
+            ("d" * 64, "cpu", "H100", False),
+            ("e" * 64, "cpu", "cpu", False),
+            ("", "", None, False),
+        ],
+        ids=["same", "device-unknown", "other-device", "other-bytes", "never"],
+    )
+    def test_what_was_measured_of_these_bytes_on_this_device_is_told(
+        self, store: Store, measured_digest: str, measured_device: str, device: str | None, is_known: bool
+    ) -> None:
+        version = self.version(
+            measured_digest=measured_digest,
+            measured_device=measured_device,
+            measured_peak_bytes=30,
+            measured_resident_bytes=20,
+            measured_gpu_bytes=10,
+        )
+        spec = spec_of(version, device=device)
+        assert (spec.peak_bytes, spec.resident_bytes, spec.gpu_bytes) == ((30, 20, 10) if is_known else (None,) * 3)
+
+    def test_the_canary_of_metadata_comes_before_the_recorded_one(self, store: Store) -> None:
+        recorded = {"source": "recorded", "outputs": {"label": ["good"]}}
+        assert spec_of(self.version(canary=recorded, canary_digest="d" * 64)).canary == recorded
+        assert spec_of(self.version(canary=recorded, canary_digest="e" * 64)).canary is None, "of other bytes"
+        stated = {"inputs": ["fine"], "predictions": ["good"]}
+        spec = spec_of(self.version(canary=recorded, canary_digest="d" * 64, metadata={"canary": stated}))
+        assert spec.canary == {"source": "metadata", **stated, "tolerance": None}

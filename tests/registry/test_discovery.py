@@ -16,7 +16,7 @@ from django.test.utils import CaptureQueriesContext
 from modelhub.registry import discovery
 from modelhub.registry.choices import Status
 from modelhub.registry.discovery import DiscoveryFailed, DiscoveryReport, discover
-from modelhub.registry.models import DiscoveryRun, Model, ModelVersion
+from modelhub.registry.models import Alias, DiscoveryRun, Model, ModelVersion
 from tests.registry.conftest import Store
 
 Discovered = Callable[..., DiscoveryReport]
@@ -345,6 +345,21 @@ class TestAgain:
         store.add("topic/mail-a", metadata={"lineage": "mail", "version": "2"})
         store.add("topic/mail-b", metadata={"lineage": "mail", "version": "1"})
         assert discovered().new == ["mail-b"]
+
+    def test_a_version_that_left_its_lineage_takes_no_name_of_it_along(
+        self, store: Store, discovered: Discovered
+    ) -> None:
+        store.add("topic/mail-a", metadata={"lineage": "mail", "version": "1"})
+        store.add("topic/mail-b", metadata={"lineage": "mail", "version": "2"})
+        discovered()
+        for name, model_id in (("live", "mail-a"), ("candidate", "mail-b")):
+            found = version(model_id)
+            Alias.objects.create(lineage=found.lineage, name=name, version=found, set_by="ada")
+        store.add("topic/mail-a", metadata={"lineage": "post", "version": "1"})
+        report = discovered()
+        assert [str(alias) for alias in Alias.objects.all()] == ["mail/candidate"]
+        assert any("the name live of mail" in note for note in report.notes), report.notes
+        assert not any("name" in note for note in discovered().notes)
 
     def test_a_lineages_description_belongs_to_people_after_the_first_time(
         self, store: Store, discovered: Discovered

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -140,3 +141,30 @@ keys = st.sampled_from(["name", "version", "lineage", "labels", "performance_met
 def test_no_metadata_raises_anything_but_refused(metadata: dict[str, Any]) -> None:
     with suppress(Refused):
         assert described(**metadata).version
+
+
+CANARY = {"inputs": ["fine", "bad"], "predictions": ["good", {"label": "bad"}]}
+
+
+@pytest.mark.parametrize("tolerance", [{}, {"tolerance": 0}, {"tolerance": 0.01}])
+def test_a_canary_is_taken(tolerance: dict[str, Any]) -> None:
+    assert described(canary={**CANARY, **tolerance}).version == "1.0.0"
+
+
+@pytest.mark.parametrize(
+    ("canary", "says"),
+    [
+        (["fine"], '"canary" must be an object'),
+        ({"predictions": ["good"]}, '"canary.inputs" must be a list of 1 to 64 items, not null'),
+        ({"inputs": [], "predictions": []}, '"canary.inputs" must be a list of 1 to 64 items'),
+        ({"inputs": ["fine"], "predictions": "good"}, '"canary.predictions" must be a list'),
+        ({"inputs": ["x"] * 65, "predictions": ["y"] * 65}, '"canary.inputs" must be a list of 1 to 64 items'),
+        ({"inputs": ["fine"], "predictions": ["good", "bad"]}, "a prediction for each of its 1 inputs, and has 2"),
+        ({**CANARY, "tolerance": -1}, '"canary.tolerance" must be a number, 0 or more, not -1'),
+        ({**CANARY, "tolerance": True}, '"canary.tolerance" must be a number'),
+        ({**CANARY, "outputs": []}, 'and not "outputs"'),
+    ],
+)
+def test_a_canary_that_nothing_could_be_compared_with_is_refused(canary: Any, says: str) -> None:
+    with pytest.raises(Refused, match=re.escape(says)):
+        described(canary=canary)

@@ -11,7 +11,9 @@ import pytest
 from django.core.management import call_command
 from django.db import connection
 from django.utils import timezone
-from django_q.models import Schedule
+from django_q.brokers import get_broker
+from django_q.models import OrmQ, Schedule
+from django_q.scheduler import scheduler
 
 from loaderd import histogram
 from modelhub.policy.effective import change
@@ -172,6 +174,14 @@ class TestSchedule:
             10,
             -1,
         )
+
+    @pytest.mark.django_db(transaction=True)  # the queue's scheduler closes its connection
+    def test_its_turn_puts_it_into_the_queue(self) -> None:
+        Schedule.objects.update(next_run=timezone.now() - timedelta(seconds=1))
+        scheduler(broker=get_broker())
+        (queued,) = OrmQ.objects.all()
+        assert queued.task["func"] == "modelhub.telemetry.maintenance.maintain"
+        assert Schedule.objects.get().next_run > timezone.now()
 
     def test_what_people_changed_stays(self) -> None:
         Schedule.objects.update(minutes=30)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.db.models import prefetch_related_objects
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
@@ -25,7 +26,7 @@ class MeasuredSerializer(serializers.Serializer):
 
 
 class ManagedFields(serializers.Serializer):
-    """Needs `aliases` prefetched where many are told."""
+    """One query a row for `aliases`, unless they are prefetched."""
 
     lineage = serializers.CharField(source="lineage.name")
     aliases = serializers.SerializerMethodField(help_text="Names that lead to it: live, candidate, or your own.")
@@ -55,10 +56,11 @@ class ManagedFields(serializers.Serializer):
         )  # fmt: skip
 
     def get_aliases(self, version: ModelVersion) -> list[str]:
+        prefetch_related_objects([version], "aliases")  # no query when they are there
         return sorted(alias.name for alias in version.aliases.all())
 
     def get_is_live(self, version: ModelVersion) -> bool:
-        return any(alias.name == LIVE for alias in version.aliases.all())
+        return LIVE in self.get_aliases(version)
 
     @extend_schema_field(MeasuredSerializer(allow_null=True))
     def get_measured(self, version: ModelVersion) -> dict[str, Any] | None:

@@ -28,7 +28,7 @@ class ActivateSerializer(CommandSerializer):
     allow_gap = serializers.BooleanField(
         required=False,
         default=False,
-        help_text="When both versions do not fit into memory: unload the live one first. Nobody answers meanwhile.",
+        help_text="When both versions do not fit into memory: unload the live one first. Requests wait meanwhile.",
     )
 
 
@@ -58,7 +58,7 @@ class ActivatedSerializer(serializers.Serializer):
     lineage = serializers.CharField()
     status = serializers.CharField(help_text="live")
     previous = serializers.CharField(allow_null=True, help_text="The version that was live before.")
-    load_time = serializers.FloatField(allow_null=True, help_text="Seconds; null when it was loaded already.")
+    load_time = serializers.FloatField(allow_null=True, help_text="Seconds; 0 or null when it was loaded already.")
     memory_freed_mb = serializers.IntegerField(allow_null=True, help_text="MiB that came back from the one before.")
     gap_seconds = serializers.FloatField(allow_null=True, help_text="How long nobody answered; null without a gap.")
 

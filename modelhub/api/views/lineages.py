@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from django.db.models import Count, QuerySet
+from django.db.models import Count, Prefetch, QuerySet
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import status
 from rest_framework.decorators import action
@@ -32,14 +32,18 @@ from modelhub.api.views.control import ACCEPTED, COMMAND, accepted, activated, d
 from modelhub.lifecycle import planning, versions
 from modelhub.lifecycle.observed import loader_view
 from modelhub.lifecycle.permissions import ACTIVATE
-from modelhub.registry.models import Model, ModelVersion
+from modelhub.registry.models import Alias, Model, ModelVersion
 from modelhub.telemetry.queries import comparison_of
 
 ALIAS = OpenApiParameter("alias", str, OpenApiParameter.PATH, description="candidate, or a name of your own.")
 
+_ALIAS_COLUMNS = ("lineage_id", "name", "set_at", "set_by", "version__model_id", "version__version")
+
 
 class LineageViewSet(GenericViewSet):
-    queryset = Model.objects.prefetch_related("aliases__version")
+    queryset = Model.objects.prefetch_related(
+        Prefetch("aliases", Alias.objects.select_related("version").only(*_ALIAS_COLUMNS))
+    )
     serializer_class = LineageSerializer
     pagination_class = BareListPagination
     lookup_field = "name"

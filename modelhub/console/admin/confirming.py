@@ -72,7 +72,7 @@ def confirmation(
         "is_possible": any(effect.is_possible for effect in effects),
         "needs_gap": any(effect.needs_gap for effect in effects),
         "are_many": len(effects) + left_out > 1,
-        "submit": submit,
+        "submit_label": submit,  # `submit` is a word of the button component
         "back": back,
         "action": action,
         "hidden": hidden,

@@ -79,7 +79,7 @@ class VersionList(ChangeList):
     """A page of models with the status that is true now: one look at loaderd for all rows."""
 
     def get_queryset(self, *args: Any, **kwargs: Any) -> QuerySet[ModelVersion]:
-        return super().get_queryset(*args, **kwargs).defer(*_LARGE).prefetch_related("aliases")
+        return super().get_queryset(*args, **kwargs).defer(*_LARGE)
 
     def get_results(self, request: HttpRequest) -> None:
         super().get_results(request)
@@ -131,7 +131,7 @@ class ModelVersionAdmin(ModelCommands):
     readonly_fields = [name for fields in _SECTIONS.values() for name in fields if name not in _POLICY]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[ModelVersion]:
-        return super().get_queryset(request).select_related("lineage", "approved_by")
+        return super().get_queryset(request).select_related("lineage", "approved_by").prefetch_related("aliases")
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         return VersionList

@@ -96,6 +96,12 @@ def test_a_live_version_that_the_table_does_not_name_is_asked_of_the_registry() 
     assert (registered.route.model_id, registered.route.autoload) == ("ham-v3", True)
 
 
+@pytest.mark.parametrize(("live", "is_awaited"), [("spam-v11", True), ("spam-v10", False)])
+def test_in_a_gap_requests_wait_for_the_version_that_takes_over(live: str, is_awaited: bool) -> None:
+    routes = Routes.from_message(MODELS, {"spam": {**traffic(live), "in_gap": True}})
+    assert routes.require_target("spam").route.is_awaited is is_awaited
+
+
 class TestSplit:
     @pytest.mark.parametrize(
         ("lineage", "is_split"),

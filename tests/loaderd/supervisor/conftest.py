@@ -21,6 +21,7 @@ import psutil
 import pytest
 
 from loaderd.client import LoaderClient
+from loaderd.errors import LoaderUnreachable
 from loaderd.protocol import ArtifactFile, ModelSpec
 
 HERE = Path(__file__).parent
@@ -61,8 +62,15 @@ class RunningDaemon:
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
         self.client = LoaderClient(folder / "run" / "control.sock")
-        self.wait(lambda: self.process.poll() is not None or (folder / "run" / "control.sock").exists())
+        self.wait(lambda: self.process.poll() is not None or self.answers())
         self.pid = self.process.pid
+
+    def answers(self) -> bool:
+        """Whether it takes commands."""
+        try:
+            return bool(self.client.ping())
+        except LoaderUnreachable:
+            return False
 
     def _read(self) -> None:
         assert self.process.stdout is not None
@@ -80,7 +88,8 @@ class RunningDaemon:
         with self._changed:
             while not (value := condition()):
                 if time.monotonic() > deadline:
-                    raise AssertionError(f"not within {seconds} s; reported: {self.reports[-10:]}")
+                    told = [report for report in self.reports if report["kind"] not in ("Heartbeat", "Sample")]
+                    raise AssertionError(f"not within {seconds} s; reported: {told[-10:]}")
                 self._changed.wait(0.02)
             return value
 

@@ -54,7 +54,7 @@ class PrintingReporter:
         return resolved(self.wanted)
 
     def report(self, report: Any) -> None:
-        print(json.dumps({"kind": type(report).__name__, **dataclasses.asdict(report)}), flush=True)
+        print(json.dumps({**dataclasses.asdict(report), "kind": type(report).__name__}), flush=True)
         if isinstance(report, AliasMoved):
             self._write_alias(report)
         if isinstance(report, OperationEnded) and report.operation_id in self._ends:

@@ -145,7 +145,7 @@ def test_a_model_that_was_measured_once_is_admitted_by_that(start_daemon: Start,
     assert plan["measured"] is False
     daemon.load(spec)
     peak = daemon.of_state("toy-v1", state="loaded")[0]["peak_bytes"]
-    assert 140 * MIB < peak < (140 + 2 * PROCESS_MIB) * MIB
+    assert 120 * MIB < peak < (120 + PROCESS_MIB) * MIB
     daemon.unload("toy-v1")
     plan = daemon.client.plan("load", spec)
     assert plan["measured"] is True
@@ -190,7 +190,6 @@ def test_wanted_models_are_loaded_in_order_of_priority_and_do_not_evict_one_anot
         wanted=[toy(name, megabytes=60) for name in names],
         rules=rules(60, 60, max_concurrent_loads=1, models=priorities),
     )
-    daemon.wait(lambda: daemon.of_kind("AlertReport", kind_="no_memory") or daemon.model("low")["reason"])
     daemon.wait(lambda: loaded(daemon) == {"high", "middle"} and daemon.model("low")["state"] == "unloaded")
     order = [report["model_id"] for report in daemon.of_kind("StateReport", state="loaded")]
     assert order == ["high", "middle"]
@@ -240,8 +239,8 @@ def test_a_lowered_budget_is_kept_at_once(start_daemon: Start, toy: Toy) -> None
 
 def test_a_model_is_unloaded_when_it_was_idle_for_its_keep_alive(start_serving: Start, toy: Toy) -> None:
     serving = start_serving(rules={"models": {"brief": {"keep_alive_seconds": 1.0}}})
-    serving.load(toy("brief"))
     serving.load(toy("lasting"))
+    serving.load(toy("brief"))
     for _ in range(4):  # while it is asked it stays
         assert serving.predict("brief", "slow 0.4").status_code == 200
     gone = serving.wait(lambda: serving.of_state("brief", state="unloaded"))[0]

@@ -163,6 +163,16 @@ def test_a_cancelled_load_leaves_the_model_unloaded_and_no_process(daemon: Runni
     assert daemon.client.cancel(operation_id) == {"cancelled": False}
 
 
+def test_an_unload_is_not_cancelled_but_finished(serving: RunningDaemon, toy: Toy) -> None:
+    serving.load(toy())
+    answer = serving.predict_later("toy-v1", "slow 1.0")
+    serving.wait_in_flight("toy-v1")
+    operation_id = serving.begin_unload("toy-v1")
+    assert serving.client.cancel(operation_id) == {"cancelled": False}
+    assert serving.end_of(operation_id)["result"]["status"] == "unloaded"
+    assert answer.result(20).status_code == 200
+
+
 def test_a_second_cancel_does_not_disturb_the_first(daemon: RunningDaemon, toy: Toy) -> None:
     operation_id = str(uuid.uuid4())
     daemon.client.load(toy(behaviour="hang"), operation_id, "ada")

@@ -388,9 +388,11 @@ class TestGap:
             activation = asyncio.create_task(house.activate("2", allow_gap=True))
             await held.reached.wait()
             assert house.loaded == set()
+            assert house.lineages.table()["spam"]["in_gap"] is True
             activation.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await activation
+            assert house.lineages.table()["spam"]["in_gap"] is False
             return house
 
         assert asyncio.run(cancel()).loaded == {"spam-v1"}
@@ -446,9 +448,42 @@ class TestUnderLoad:
         counted = traffic.counted()
         assert counted["toy"][200] > 2 * SWITCHES
         assert counted["toy/versions/live"][200] > SWITCHES
-        moves = [report["model_id"] for report in serving.of_kind("activate")]
+        moves = [report["model_id"] for report in serving.of_kind("AliasMoved")]
         assert moves == [versions[turn % 2].model_id for turn in range(SWITCHES + 1)]
         assert {serving.model(model_id)["state"] for model_id in ("toy-v1", "toy-v2")} == {"loaded", "unloaded"}
+
+    def test_in_a_stated_gap_requests_wait(
+        self, start_serving: Callable[..., RunningDaemon], toy: Callable[..., ModelSpec]
+    ) -> None:
+        versions = [toy("toy-v1", megabytes=40), toy("toy-v2", version="2", megabytes=40, load_seconds=0.2)]
+        daemon = start_serving(rules={"max_memory_bytes": 100 * 2**20})
+        assert self.activate(daemon, versions[0])["error"] is None
+        with self.traffic(daemon, name="sing") as traffic:
+            daemon.wait(lambda: len(traffic.of("toy")) > 20)
+            refused = self.activate(daemon, versions[1])["error"]
+            assert (refused["code"], refused["facts"]["offers_gap"]) == ("insufficient_memory", True)
+            end = self.activate(daemon, versions[1], allow_gap=True)
+            assert end["error"] is None, end
+            assert end["result"]["gap_seconds"] > 0.2
+            assert end["result"]["freed_bytes"] > 40 * 2**20
+        assert [answer for answer in traffic.answers if not answer.is_good] == []
+        assert max(answer.seconds for answer in traffic.answers) > 0.2
+
+    def test_what_the_door_saw_of_a_shadowed_candidate_and_of_traces_is_reported(
+        self, start_serving: Callable[..., RunningDaemon], toy: Callable[..., ModelSpec]
+    ) -> None:
+        aliases = {"live": "toy-v1", "candidate": "toy-v2"}
+        daemon = start_serving(rules={"lineages": {"toy": {"aliases": aliases, "shadow": True}}, "sampling_rate": 1.0})
+        for spec in (toy("toy-v1"), toy("toy-v2", version="2")):
+            assert daemon.load(spec)["error"] is None
+        with self.traffic(daemon, name="who answers: their pids differ") as traffic:
+            daemon.wait(lambda: sum(report["compared"] for report in daemon.of_kind("Comparison")) > 5)
+            traces = daemon.wait(lambda: daemon.of_kind("Trace", route="live"))
+        comparisons = daemon.of_kind("Comparison", lineage="toy", live="toy-v1", candidate="toy-v2")
+        compared = [(report["compared"], report["disagreed"]) for report in comparisons]
+        assert compared == [(items, items) for items, _ in compared]
+        assert (traces[0]["model_id"], traces[0]["user"], traces[0]["items"]) == ("toy-v1", "ada", 1)
+        assert {answer.status for answer in traffic.answers} == {200}
 
     def test_a_version_that_cannot_be_loaded_leaves_the_live_one_answering(
         self, serving: RunningDaemon, toy: Callable[..., ModelSpec]
@@ -459,5 +494,5 @@ class TestUnderLoad:
             end = self.activate(serving, toy("toy-v2", version="2", behaviour="raise"))
         assert end["error"]["message"].endswith("toy-v1 stays live.")
         assert traffic.bad("toy") == []
-        assert serving.of_kind("activate", model_id="toy-v2") == []
+        assert serving.of_kind("AliasMoved", model_id="toy-v2") == []
         assert serving.model("toy-v1")["state"] == "loaded"

@@ -98,6 +98,13 @@ class TestSamples:
         watch.pass_interval()
         assert [each.requests for each in watch.samples()] == [3]
 
+    def test_its_last_counters_may_come_with_its_leave(self, watch: Watch) -> None:
+        watch.telemetry.counted("m", counters(3), 100, None)
+        watch.telemetry.left("m", counters(5))
+        watch.telemetry.left("m", counters(5))
+        watch.pass_interval()
+        assert [each.requests for each in watch.samples()] == [5]
+
     def test_a_new_process_counts_anew(self, watch: Watch) -> None:
         watch.telemetry.counted("m", counters(100, started_at=1.0), None, None)
         watch.telemetry.left("m")

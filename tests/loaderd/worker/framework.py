@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
@@ -29,8 +30,9 @@ class Echo(LoadedModel):
     """Gives a text back with its length and the size of the batch that it was in.
 
     A text may be an order: `gate:<fifo>` blocks until the fifo is opened for writing, `spin:<file>` computes
-    until the file exists, `refuse` and `boom` fail, `die` ends the process, `hog:<MiB>` takes that much memory,
-    `lose the gpu` fails as a library does whose GPU is lost, `mute` and `loud` have it answer otherwise from then on.
+    until the file exists, `refuse` and `boom` fail, `die` ends the process, `hog:<MiB>` takes that much memory and
+    `new:<MiB>` does in C++, `lose the gpu` fails as a library does whose GPU is lost, `mute` and `loud` have it answer
+    otherwise from then on.
     """
 
     signature = Signature(
@@ -59,6 +61,10 @@ class Echo(LoadedModel):
                 os.kill(os.getpid(), signal.SIGKILL)
             elif order == "hog":
                 np.ones(int(argument) * 2**20, dtype=np.uint8)
+            elif order == "new":
+                operator_new = ctypes.CDLL("libstdc++.so.6")._Znwm
+                operator_new.argtypes = [ctypes.c_size_t]
+                operator_new(int(argument) * 2**20)
             elif order == "lose the gpu":
                 raise RuntimeError(
                     "CUDA error: device-side assert triggered\nCUDA kernel errors might be reported later"
@@ -191,6 +197,8 @@ class InTestFramework(Framework):
             raise KeyError("weights.bin")
         if kind == "memory":
             raise MemoryError
+        if kind == "large":
+            np.ones(512 * 2**20, dtype=np.uint8)
         if kind == "exit":
             raise SystemExit(9)
         if kind == "never":

@@ -474,6 +474,22 @@ class TestLimits:
                     client.predict("hog:512")
                 assert client.predict("hog:8")["predictions"]
 
+    def test_a_load_past_the_models_limit_names_it(self, tmp_path: Path) -> None:
+        with ModelProcess(spec("large", memory_limit_bytes=64 * 2**20), tmp_path / "data.sock") as process:
+            _, failed = process.ended_load()
+            assert failed["error"]["code"] == "load_failed"
+            assert failed["error"]["message"].endswith(
+                "; it needs more memory than its limit; raise its memory_limit_mb (64)."
+            )
+
+    def test_code_that_does_not_expect_the_limit_aborts_and_its_log_says_why(self, tmp_path: Path) -> None:
+        with ModelProcess(spec(memory_limit_bytes=64 * 2**20), tmp_path / "data.sock") as process:
+            process.ready()
+            with Client(process.data_socket) as client:
+                client.submit("new:512").add_done_callback(lambda done: done.exception())
+                assert process.process.wait(5) == -signal.SIGABRT
+                assert "std::bad_alloc" in process.log()
+
     def test_a_lost_gpu_ends_the_process_once_it_has_answered(self, model: ModelProcess, client: Client) -> None:
         with pytest.raises(PredictionFailed, match="device-side assert"):
             client.predict("lose the gpu")

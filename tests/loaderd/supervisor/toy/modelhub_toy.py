@@ -34,6 +34,7 @@ class ToyModel(LoadedModel):
 
     def __init__(self, ballast: bytearray) -> None:
         self.ballast = ballast
+        self.growth = []
 
     def predict(self, inputs):
         import numpy as np
@@ -62,7 +63,7 @@ class ToyModel(LoadedModel):
         if text == "hang in C":
             ctypes.CDLL(None).sleep(600)
         if text.startswith("grow"):
-            self.ballast += os.urandom(2**20) * int(text.split()[1])
+            self.growth.append(bytearray(os.urandom(2**20)) * int(text.split()[1]))
         return str(os.getpid())
 
 
@@ -88,10 +89,10 @@ class ToyFramework(Framework):
             crashes.write_text(str(left - 1))
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(float(artifact.config.get("load_seconds", 0)))
-        peak = bytearray(os.urandom(1024) * 1024 * int(artifact.config.get("peak_megabytes", 0)))
+        peak = bytearray(os.urandom(2**20)) * int(artifact.config.get("peak_megabytes", 0))
         del peak
         report(0.5)
-        return ToyModel(bytearray(os.urandom(1024) * 1024 * int(artifact.config.get("megabytes", 0))))
+        return ToyModel(bytearray(os.urandom(2**20)) * int(artifact.config.get("megabytes", 0)))
 
 
 class ThreadedFramework(ToyFramework):

@@ -1,0 +1,95 @@
+"""manage.py optimize, policy and alerts."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from django.contrib.auth.models import User
+from django.core.management import CommandError, call_command
+from django.utils import timezone
+
+from modelhub.conf import config
+from modelhub.lifecycle.models import Operation
+from modelhub.policy.effective import effective
+from modelhub.policy.models import OVERRIDABLE, PolicyChange
+from modelhub.telemetry.models import Alert
+from tests.api.conftest import FakeLoaderd
+from tests.management.conftest import Run
+
+MIB = 1024**2
+
+
+class TestOptimize:
+    def test_it_tells_what_came_back_and_why(self, loaderd: FakeLoaderd, run: Run) -> None:
+        unloaded = {"model_id": "a", "promised_bytes": 9 * MIB, "freed_bytes": 8 * MIB, "reason": "not asked for 26 h"}
+        loaderd.result = {"unloaded": [unloaded], "promised_bytes": 9 * MIB, "freed_bytes": 8 * MIB}
+        assert run("optimize", "--reason", "night") == (
+            0,
+            "a: unloaded, 8 MiB freed; not asked for 26 h\nTogether 8 MiB freed, 9 MiB expected.\n",
+            "",
+        )
+        operation = Operation.objects.get()
+        assert (operation.kind, operation.version, operation.reason) == ("optimize", None, "night")
+
+    def test_nothing_to_do_is_said(self, loaderd: FakeLoaderd, run: Run) -> None:
+        loaderd.result = {"unloaded": [], "promised_bytes": 0, "freed_bytes": 0}
+        assert run("optimize") == (0, "Nothing to unload.\n", "")
+
+    def test_a_user_needs_the_permission(self, loaderd: FakeLoaderd, run: Run) -> None:
+        User.objects.create_user("ada")
+        status, _, err = run("optimize", "--user", "ada")
+        assert status == 1
+        assert "registry.unload_modelversion" in err
+
+
+@pytest.mark.django_db
+class TestPolicy:
+    def test_all_are_shown(self, run: Run) -> None:
+        status, out, _ = run("policy")
+        assert status == 0
+        assert [line.split()[0] for line in out.splitlines()[1:]] == list(OVERRIDABLE)
+
+    def test_one_is_set_and_taken_back(self, run: Run) -> None:
+        environment = config().MAX_MEMORY_USAGE_MB
+        (setting,) = json.loads(run("policy", "MAX_MEMORY_USAGE_MB=600", "--json")[1])
+        assert (setting["value"], setting["environment"], setting["override"]) == (600, environment, 600)
+        assert effective().MAX_MEMORY_USAGE_MB == 600
+        out = run("policy", "max_memory_usage_mb=")[1]
+        assert out.splitlines()[1].split() == ["MAX_MEMORY_USAGE_MB", str(environment), str(environment)]
+        assert [change.actor for change in PolicyChange.objects.all()] == ["system", "system"]
+
+    @pytest.mark.parametrize(
+        ("argument", "status"),
+        [("SAMPLING_RATE=2", 1), ("SAMPLING_RATE=x", 1), ("SAMPLING_RATE", 2), ("WEB_PORT=1", 2)],
+    )
+    def test_what_is_wrong_is_said_in_a_line(self, argument: str, status: int) -> None:
+        with pytest.raises(CommandError, match=argument.partition("=")[0]) as refused:
+            call_command("policy", argument)
+        assert refused.value.returncode == status
+        assert not PolicyChange.objects.exists()
+
+    def test_a_user_needs_the_permission(self) -> None:
+        User.objects.create_user("ada")
+        with pytest.raises(CommandError, match=r"policy\.change_policy"):
+            call_command("policy", "SAMPLING_RATE=0.5", "--user", "ada")
+
+
+class TestAlerts:
+    def test_open_ones_are_listed_and_acknowledged(self, run: Run, open_alert: Alert) -> None:
+        assert run("alerts")[1].splitlines()[1].split()[:3] == [str(open_alert.pk), "open", "memory"]
+        (told,) = json.loads(run("alerts", "--ack", str(open_alert.pk), "--json")[1])
+        assert (told["state"], told["acknowledged_by"], told["message"]) == ("acknowledged", "operator", "Full.")
+
+    def test_resolved_ones_are_listed_with_all(self, run: Run, open_alert: Alert) -> None:
+        Alert.objects.update(resolved_at=timezone.now())
+        assert run("alerts") == (0, "No open alerts.\n", "")
+        assert "resolved" in run("alerts", "--all")[1]
+        with pytest.raises(CommandError, match="is resolved") as refused:
+            call_command("alerts", "--ack", str(open_alert.pk))
+        assert refused.value.returncode == 1
+
+    @pytest.mark.django_db
+    def test_an_unknown_one_ends_with_1(self) -> None:
+        with pytest.raises(CommandError, match="No alert has the id 7"):
+            call_command("alerts", "--ack", "7")
