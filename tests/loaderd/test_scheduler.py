@@ -179,6 +179,10 @@ class TestWhoStays:
         assert victims(made) == {"dearer"}
         assert reason in {kept.reason for kept in made.kept} or kind == "loading"
 
+    def test_a_model_that_could_not_have_helped_is_not_named(self) -> None:
+        held = snapshot(claim("ram only", 100, pinned=True), claim("gpu", 10, gpu=90), gpu_budget=100)
+        assert plan(held, wish(10, gpu=50)).kept == ()
+
     def test_equal_priority_may_go(self) -> None:
         assert plan(snapshot(claim("a", 900, priority=70)), wish(200, priority=70)).decision == Decision.EVICTS
 
@@ -428,6 +432,18 @@ class TestTheCheapestCover:
                 part = min(1.0, left / gives[i][0])
                 bound, left = bound + part * costs[i], left - part * gives[i][0]
             assert sum(costs[i] for i in found) <= above * bound, seed
+
+    def test_large_fleets_lose_none_that_is_superfluous_in_every_resource(self) -> None:
+        for seed in range(15):
+            rng = random.Random(seed)
+            gives = [[rng.choice([0, rng.randint(1, 400)]) for _ in range(4)] for _ in range(60)]
+            costs = [rng.choice([0.01, 1.0, 3.0]) for _ in range(60)]
+            lacking = [sum(give[column] for give in gives) // rng.choice([2, 3, 9]) for column in range(4)]
+            found = cheapest_cover(costs, gives, lacking)
+            assert found is not None
+            spare = [sum(gives[i][c] for i in found) - lacking[c] for c in range(4)]
+            assert min(spare) >= 0
+            assert all(any(gives[i][c] > spare[c] for c in range(4)) for i in found), seed
 
     def test_a_fleet_of_equals_is_not_tried_in_every_order(self) -> None:
         assert cheapest_cover([1.0] * 16, [[10]] * 16, [75]) == list(range(8))
