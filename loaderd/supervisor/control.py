@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from loaderd import protocol
+from loaderd import protocol, wire
 from loaderd.errors import LoaderdError
 
 log = logging.getLogger(__name__)
@@ -27,10 +27,7 @@ async def serve_control(path: Path, handle: Handle) -> asyncio.Server:
                 await writer.drain()
         writer.close()
 
-    path.unlink(missing_ok=True)
-    server = await asyncio.start_unix_server(converse, path)
-    path.chmod(0o600)
-    return server
+    return await asyncio.start_unix_server(converse, sock=wire.private_listener(str(path)))
 
 
 async def _answer(handle: Handle, message: dict[str, Any]) -> dict[str, Any]:

@@ -52,6 +52,7 @@ log = logging.getLogger(__name__)
 
 REMEMBERED_OPERATIONS = 10_000
 GPU_BYTES_SECONDS = 0.5  # one look at NVML serves all models that are measured within it
+PREWARM_AFTER_SECONDS = 60.0
 OWN_COMMAND = "own-"  # in place of an operation's id: the daemon's own wish, of which no row tells
 
 
@@ -117,7 +118,6 @@ class Daemon:
             control = await serve_control(config.control_socket, self._handle)
             tasks = [
                 asyncio.create_task(self._gateway.run()),
-                asyncio.create_task(self._zygotes.prewarm(config.prewarm if config.use_zygotes else ())),
                 asyncio.create_task(self._admission.run()),
                 asyncio.create_task(self._every(config.heartbeat_seconds, self._heartbeat)),
                 asyncio.create_task(self._every(config.usage_interval_seconds, self._count_all)),
@@ -127,6 +127,7 @@ class Daemon:
             try:
                 await self._registry.follow()
                 self._load_wanted(wanted)
+                tasks.append(asyncio.create_task(self._keep_zygotes()))
                 await self.stopping.wait()
             finally:
                 await self._shut_down(control, tasks)
@@ -153,6 +154,15 @@ class Daemon:
                 spec, None, "wanted when loaderd started", protected=at_least - {spec.model_id}
             )
             self._accept(None, load, spec.model_id)
+
+    async def _keep_zygotes(self) -> None:
+        """Zygotes that nobody waits for are started when what should be loaded is."""
+        if not self.config.use_zygotes:
+            return
+        loads = [command for command in self._commands.values() if command is not None]
+        if loads:
+            await asyncio.wait(loads, timeout=PREWARM_AFTER_SECONDS)
+        await self._zygotes.keep(self.config.prewarm)
 
     # What models, lineages, budget and gateway need of the house
 
@@ -259,9 +269,9 @@ class Daemon:
         self.health.loaded(model_id, canary, load_seconds)
         self._ask("count", model_id, self.count)  # its counters and memory are known from the first second on
 
-    def left(self, model_id: str) -> None:
+    def left(self, model_id: str, counters: Mapping[str, Any]) -> None:
         self.health.left(model_id)
-        self.telemetry.left(model_id)
+        self.telemetry.left(model_id, counters)
 
     def died(self, model_id: str, attempt: int, gave_up: bool) -> None:
         self.health.died(model_id, attempt, gave_up)

@@ -13,6 +13,8 @@ _FIXED = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
+    # The first GPU is the same one for NVML, which measures, and for CUDA, which computes.
+    "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
     "TOKENIZERS_PARALLELISM": "false",
     # Nothing is fetched from a model hub, and nothing is told to one.
     "HF_HUB_OFFLINE": "1",

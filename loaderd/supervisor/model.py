@@ -55,7 +55,7 @@ class House(Protocol):
     async def gpu_bytes_of(self, pid: int) -> int | None: ...
     def gpu_left(self, model_id: str, gpu_bytes: int) -> None: ...
     def loaded(self, model_id: str, canary: Mapping[str, Any] | None, load_seconds: float) -> None: ...
-    def left(self, model_id: str) -> None: ...
+    def left(self, model_id: str, counters: Mapping[str, Any]) -> None: ...
     def died(self, model_id: str, attempt: int, gave_up: bool) -> None: ...
     def refused(self, model_id: str, message: str) -> None: ...
 
@@ -149,7 +149,7 @@ class ManagedModel:
             await process.end()
             freed = memory.private_bytes if memory else self.runtime.private_bytes
             self._forget()
-            self._house.left(self.model_id)
+            self._house.left(self.model_id, process.counters)
             self._move(ModelState.UNLOADED, reason, operation_id, freed_bytes=freed, ends_wish=ends_wish, cause=cause)
             return {"model_id": self.model_id, "status": "unloaded", "freed_bytes": freed}
 
@@ -468,7 +468,7 @@ class ManagedModel:
             )
         error = process.death(process.child.exited.result(), then)
         self._forget()
-        self._house.left(self.model_id)
+        self._house.left(self.model_id, process.counters)
         self.recovering = restart is not None
         cause = "hung" if process.hung else "crashed"
         self._move(ModelState.ERROR, error.message, None, error=error, cause=cause)

@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 QUICK_DEATH_SECONDS = 10.0
 MAX_PAUSE_SECONDS = 60.0
 FORK_SECONDS = 10.0
+RESTART_LOOK_SECONDS = 0.2
 
 
 class ForkRefused(Exception):
@@ -109,11 +110,12 @@ class Zygote:
 
 
 class Zygotes:
-    """All zygotes by framework. A dead one is started again at the next demand, later each time if it dies at once."""
+    """All zygotes by framework. A dead one is started again, later each time if it dies at once."""
 
     def __init__(self) -> None:
         self._zygotes: dict[str, Zygote] = {}
         self._quick_deaths: dict[str, int] = {}
+        self._died = asyncio.Event()
         self.births = 0  # forks under way: their processes are ours before we know their pids
 
     async def fork(self, framework: str, channel: socket.socket, log_fd: int, data_socket_path: str) -> Child:
@@ -143,14 +145,25 @@ class Zygotes:
             zygote = self._zygotes[framework] = Zygote(framework)
         except OSError as error:
             raise ForkRefused(f"the {framework} zygote cannot be started: {error}") from error
+        zygote.child.exited.add_done_callback(lambda _: self._died.set())
         log.info("zygote of %s started, pid %d", framework, zygote.child.pid)
         return zygote
 
-    async def prewarm(self, frameworks: tuple[str, ...]) -> None:
-        """Starts zygotes one after the other: they compete with the first loads for the cores."""
+    async def keep(self, frameworks: tuple[str, ...]) -> None:
+        """Starts zygotes one after the other (they compete with loads for the cores), and any that dies again, so that
+        the next load finds it there. Runs until cancelled."""
         for framework in frameworks:
             with contextlib.suppress(ForkRefused):
                 await asyncio.shield(self.ensure(framework).ready)
+        while True:
+            await self._died.wait()
+            self._died.clear()
+            for framework in list(self._zygotes):
+                try:
+                    self.ensure(framework)
+                except ForkRefused:  # it keeps dying: its pause is not over
+                    self._died.set()
+            await asyncio.sleep(RESTART_LOOK_SECONDS)
 
     def facts(self) -> dict[str, dict[str, Any]]:
         """{framework: {"pid", "ready", "import_seconds"}} of the living ones."""

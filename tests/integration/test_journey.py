@@ -104,7 +104,7 @@ def test_load_infer_with_a_real_client_unload(
     assert api.get(f"/api/models/{model_id}").json()["runtime"] is None
     assert not client.is_model_ready(model_id, headers=headers)
     left = anonymous_bytes(stack.loaderd()) - before
-    assert abs(left) < 0.05 * runtime["private_bytes"] + 4e6, "its memory is back"
+    assert left < 0.05 * runtime["private_bytes"] + 4e6, "its memory is back"
 
 
 def test_tensors_go_in_and_probabilities_come_out(

@@ -57,8 +57,14 @@ def test_split_and_shadow_compare_two_versions(stack: Stack, api: httpx.Client) 
     assert changed.status_code == 200, changed.text
 
     def compared() -> bool:
-        seen = api.get(f"/api/lineages/{LINEAGE}/comparison").json()
-        return seen["compared"] > 20 and seen["candidate"]["requests"] > 20 and seen["live"]["requests"] > 20
+        answer = api.get(f"/api/lineages/{LINEAGE}/comparison")
+        seen = answer.json()
+        return (
+            answer.status_code == 200  # 404 before the first figures
+            and seen["compared"] > 20
+            and seen["candidate"]["requests"] > 20
+            and seen["live"]["requests"] > 20
+        )
 
     with Traffic(stack.inference, stack.headers, {LINEAGE: text_request()}, per_second=150, clients=3) as traffic:
         wait_until(compared, 60, "both versions are compared")

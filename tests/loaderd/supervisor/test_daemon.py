@@ -75,12 +75,17 @@ def test_a_zygote_with_more_than_one_thread_is_not_forked_but_spawned_around(dae
     assert "threads" in (daemon.folder / "logs" / "models" / "toy-v1.log").read_text()
 
 
-def test_a_dead_zygote_is_replaced_at_the_next_load(daemon: RunningDaemon, toy: Toy) -> None:
+def test_a_dead_zygote_is_started_again_and_harms_no_load(daemon: RunningDaemon, toy: Toy) -> None:
+    def zygote() -> int | None:
+        found = daemon.client.status()["facts"]["zygotes"].get("toy")
+        return found["pid"] if found else None
+
     daemon.load(toy("first"))
-    zygote = daemon.client.status()["facts"]["zygotes"]["toy"]["pid"]
-    os.kill(zygote, signal.SIGKILL)
-    daemon.wait(lambda: "toy" not in daemon.client.status()["facts"]["zygotes"])
+    old = zygote()
+    assert old is not None
+    os.kill(old, signal.SIGKILL)
     assert daemon.load(toy("second"))["result"]["status"] == "loaded"
+    daemon.wait(lambda: zygote() not in (None, old))
     assert daemon.client.status()["models"]["first"]["state"] == "loaded"
 
 
