@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ log = logging.getLogger(__name__)
 
 PROC = Path("/proc")
 CGROUPS = Path("/sys/fs/cgroup")
+_HOSTS_PID_NAMESPACE = "pid:[4026531836]"  # PROC_PID_INIT_INO, the same in every Linux
 _NO_LIMIT_BYTES = 2**60  # version 1 writes a number like this one where version 2 writes "max"
 
 
@@ -81,10 +82,10 @@ def oom_kills(proc: Path = PROC, cgroups: Path = CGROUPS) -> int | None:
     """How many processes the kernel killed for want of memory: in this control group, or where that does not tell,
     on the machine. Only a difference between two looks means something; None where the kernel does not count."""
     for folder, version in _memory_groups(proc, cgroups):
-        with contextlib.suppress(OSError, ValueError, KeyError):
-            return _pairs((folder / ("memory.events" if version == 2 else "memory.oom_control")).read_text())[
-                "oom_kill"
-            ]
+        # Version 1 counts those of one group alone, and a model's process may have been put into another.
+        if version == 2:
+            with contextlib.suppress(OSError, ValueError, KeyError):
+                return _pairs((folder / "memory.events").read_text())["oom_kill"]
     with contextlib.suppress(OSError, ValueError, KeyError):
         return _pairs((proc / "vmstat").read_text())["oom_kill"]
     return None
@@ -237,10 +238,32 @@ class Gpus:
                     used[process.pid] = None if before is None or more is None else before + more
         return used
 
+    @staticmethod
+    def bytes_of(pid: int, used: Mapping[int, int | None] | None, proc: Path = PROC) -> int | None:
+        """GPU memory of one process by a look (`bytes_by_pid`): 0 when it has no context, None when that is not known.
+
+        NVML numbers processes as the host does, or lists none in a container with pids of its own: a process that is
+        not in the list has not been measured there, and 0 would be a guess.
+        """
+        if used is None:
+            return None
+        if pid in used:
+            return used[pid]
+        is_measured = any((proc / str(listed)).exists() for listed in used) if used else _has_hosts_pids(proc)
+        return 0 if is_measured else None
+
     def close(self) -> None:
         if self._nvml is not None:
             with contextlib.suppress(self._nvml.NVMLError):
                 self._nvml.nvmlShutdown()
+
+
+def _has_hosts_pids(proc: Path) -> bool:
+    """Whether processes have the host's numbers here, as they do outside of containers."""
+    try:
+        return os.readlink(proc / "self" / "ns" / "pid") == _HOSTS_PID_NAMESPACE
+    except OSError:
+        return False
 
 
 def _text(name: str | bytes) -> str:

@@ -158,7 +158,13 @@ class DynamicModelManager:
 
     async def find_unused_models(self, threshold_hours: float | None = None) -> list[str]:
         """Ids of the loaded models that nobody asked for so long; without: UNUSED_MODEL_TIMEOUT_HOURS."""
-        return await self._call(lambda: [version.model_id for version in find_unused(threshold_hours)])
+
+        def unused() -> list[str]:
+            loader = loader_view()
+            found = find_unused(threshold_hours)
+            return [version.model_id for version in found if effective_status(version, loader) == ModelState.LOADED]
+
+        return await self._call(unused)
 
     async def list_models(self) -> list[dict[str, Any]]:
         def summaries() -> list[dict[str, Any]]:

@@ -17,6 +17,8 @@ CONFIG = config()
 PART = os.environ.get("MODELHUB_PART", "")
 
 SECRET_KEY = secret_key(CONFIG)
+# What Django reads at once; its own 2.5 MB would refuse bodies that the API promises to take.
+DATA_UPLOAD_MAX_MEMORY_SIZE = CONFIG.API_MAX_BODY_MB * 1024 * 1024
 DEBUG = CONFIG.DEBUG
 ALLOWED_HOSTS = [host.strip() for host in CONFIG.ALLOWED_HOSTS.split(",") if host.strip()]
 

@@ -15,6 +15,7 @@ from loaderd.gateway.routes import Route, Target
 from loaderd.gateway.supervisor import Supervisor
 
 MAX_WAITING = 256  # for one model; past it the answer is 429 at once
+MAX_WAITING_TOGETHER = 1024  # for all models; with small bodies, which no budget counts, 64 MiB at most
 MAX_WAITING_BYTES = BUDGET_BYTES // 2  # of large bodies; the rest is for models that answer
 REFUSED_SECONDS = 5.0  # a model that could not be loaded is not tried again for every request
 ANSWERED_SECONDS = 0.5  # nor is one that is gone again as soon as it was loaded
@@ -44,6 +45,13 @@ class Waiting:
                 f"{route.model_id} is {route.state} and {waiting} requests wait for it already; try again in a moment.",
                 model_id=route.model_id,
                 queued=waiting,
+            )
+        if (together := self._waiting.total()) >= MAX_WAITING_TOGETHER:
+            raise Overloaded(
+                f"{route.model_id} is {route.state} and {together} requests wait for models already; try again in a "
+                "moment.",
+                model_id=route.model_id,
+                queued=together,
             )
 
     async def until_ready(self, name: str, version: str | None, user: str, body_bytes: int) -> Target:

@@ -7,15 +7,15 @@ from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from operator import le
 
-EXACT_UP_TO = 16
-MAX_NODES = 500  # a few milliseconds; a search that is cut short keeps the best that it found
+MAX_NODES = 512  # a few milliseconds, and all nodes that nine candidates can have
+MAX_RIVALS = 64  # that one candidate is compared with: those behind it in the order, where its equals are
 
 
 def cheapest_cover(costs: Sequence[float], gives: Sequence[Sequence[int]], lacking: Sequence[int]) -> list[int] | None:
     """Indices of the cheapest set whose gives reach `lacking` in every column, or None when all together do not.
 
-    costs are positive. None of the set is superfluous. Exact for up to 16 candidates; beyond that it is the better
-    of a greedy choice and of what a bounded search finds.
+    costs are positive. None of the set is superfluous. Exact for up to nine candidates, and beyond that wherever a
+    search of MAX_NODES steps comes to its end; else it is the best that it found, and never worse than a greedy choice.
     """
     columns = [column for column, short in enumerate(lacking) if short > 0]
     # More than what lacks is worth no more: cut off, it makes the search's bound tighter.
@@ -24,8 +24,7 @@ def cheapest_cover(costs: Sequence[float], gives: Sequence[Sequence[int]], lacki
     if any(sum(give[at] for give in useful) < need for at, need in enumerate(needs)):
         return None
     best = _pruned(_greedy(costs, useful, needs), costs, useful, needs)
-    limit = None if len(costs) <= EXACT_UP_TO else MAX_NODES
-    found = _Search(costs, useful, needs, best, limit).run()
+    found = _Search(costs, useful, needs, best).run()
     return sorted(_pruned(found, costs, useful, needs))
 
 
@@ -70,7 +69,6 @@ class _Search:
         gives: Sequence[Sequence[int]],
         needs: Sequence[int],
         best: list[int],
-        max_nodes: int | None,
     ) -> None:
         self.best = best
         self.best_cost = sum(costs[index] for index in best)
@@ -79,7 +77,7 @@ class _Search:
         self._costs = [costs[index] for index in self._order]
         self._gives = [tuple(gives[index]) for index in self._order]
         self._needs = tuple(needs)
-        self._nodes_left = max_nodes if max_nodes is not None else -1
+        self._nodes_left = MAX_NODES
         self._share_before = list(accumulate((shares[index] for index in self._order), initial=0.0))
         self._cost_before = list(accumulate(self._costs, initial=0.0))
         count, width = len(costs), len(needs)
@@ -97,10 +95,10 @@ class _Search:
         return self.best
 
     def _dominated_by(self, at: int) -> int:
-        """A bit for each candidate behind this one that costs no less and gives no more."""
+        """A bit for each candidate shortly behind this one that costs no less and gives no more."""
         if at not in self._dominated:
             cost, mine, bits = self._costs[at], self._gives[at], 0
-            for other in range(at + 1, len(self._costs)):
+            for other in range(at + 1, min(at + 1 + MAX_RIVALS, len(self._costs))):
                 if self._costs[other] >= cost and all(map(le, self._gives[other], mine)):
                     bits |= 1 << other
             self._dominated[at] = bits

@@ -1,4 +1,5 @@
-"""The queue before every load: its turn, then its memory, in order of priority and arrival.
+"""The queue before every load: its turn, then its memory, in order of priority and arrival. A load whose place in
+memory is kept (its process died, or another model went for it) comes first: it takes nothing from those who wait.
 
 One task looks at the queue, and only at its head, so no two loads are ever promised the same bytes and a large
 model is not overtaken for ever by small ones.
@@ -29,13 +30,15 @@ MakeWish = Callable[[], Wish]
 
 @dataclass(slots=True, eq=False)
 class _Ticket:
-    """One load that waits. wish: made anew at each look, by what is known then. waits_since: for memory."""
+    """One load that waits. wish: made anew at each look, by what is known then. has_place: see Admission.admitted.
+    waits_since: for memory."""
 
     model_id: str
     serial: int
     wish: MakeWish
     tell: Callable[[str], None]
     wait_seconds: float
+    has_place: bool
     granted: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     told: str = ""
     waits_since: float | None = None
@@ -63,14 +66,21 @@ class Admission:
 
     @asynccontextmanager
     async def admitted(
-        self, model_id: str, wish: MakeWish, tell: Callable[[str], None], wait_seconds: float
+        self,
+        model_id: str,
+        wish: MakeWish,
+        tell: Callable[[str], None],
+        wait_seconds: float,
+        *,
+        has_place: bool = False,
     ) -> AsyncIterator[None]:
         """Waits for a turn and for memory, and holds both for the length of the block.
 
         wait_seconds: how long, at the head of the queue, the memory is waited for. tell: called with what is waited
-        for, whenever that changes. Raises InsufficientMemory with the plan as its facts.
+        for, whenever that changes. has_place: the budget keeps its place already. Raises InsufficientMemory with the
+        plan as its facts.
         """
-        ticket = _Ticket(model_id, next(self._serials), wish, tell, wait_seconds)
+        ticket = _Ticket(model_id, next(self._serials), wish, tell, wait_seconds, has_place)
         self._queue.append(ticket)
         self.changed()
         try:
@@ -140,8 +150,14 @@ class Admission:
         return None
 
     def _in_order(self) -> list[_Ticket]:
+        # One that was cancelled a moment ago may still stand in the queue.
         return sorted(
-            self._queue, key=lambda ticket: (-self._rules().policy_of(ticket.model_id).priority, ticket.serial)
+            (ticket for ticket in self._queue if not ticket.granted.done()),
+            key=lambda ticket: (
+                not ticket.has_place,
+                -self._rules().policy_of(ticket.model_id).priority,
+                ticket.serial,
+            ),
         )
 
     def _head(self) -> _Ticket | None:
@@ -165,6 +181,7 @@ class Admission:
         self._end(ticket, InsufficientMemory(message, **plan.to_message()))
 
     def _end(self, ticket: _Ticket, error: Exception) -> None:
-        self._queue.remove(ticket)
+        with suppress(ValueError):
+            self._queue.remove(ticket)
         if not ticket.granted.done():
             ticket.granted.set_exception(error)

@@ -56,11 +56,13 @@ class GpuMemory:
 class Budget:
     """The ledger of one daemon.
 
-    promised: what each load under way was admitted with. on_changed is called when something may fit that did not.
+    promised: what each load under way was admitted with. kept: places of models that are loaded next, once another one
+    has gone for them. on_changed is called when something may fit that did not.
     """
 
     def __init__(self, house: BudgetHouse, on_changed: Callable[[], None]) -> None:
         self.promised: dict[str, Wish] = {}
+        self.kept: dict[str, Wish] = {}
         self._house = house
         self._on_changed = on_changed
         self._going: dict[str, asyncio.Task[dict[str, Any]]] = {}
@@ -121,7 +123,7 @@ class Budget:
         held, gpu_held = model.runtime.private_bytes or 0, model.runtime.gpu_bytes or 0
         if model.state is ModelState.UNLOADING or (model_id in self._going and model.state is ModelState.LOADED):
             return Claim(model_id, ModelState.UNLOADING, held, gpu_held, held, gpu_held)
-        promised = self.promised.get(model_id)
+        promised = self.promised.get(model_id) or self.kept.get(model_id)
         if promised is None and model.recovering and model.spec is not None:
             promised = self.wish(model.spec)  # its place is kept while it is on its way back
         policy, telemetry = self._house.rules.policy_of(model_id), self._house.telemetry

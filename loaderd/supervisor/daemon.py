@@ -12,8 +12,8 @@ import secrets
 import signal
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,9 +31,10 @@ from loaderd.protocol import ModelSpec
 from loaderd.reporter import AliasMoved, Heartbeat, OperationEnded, OperationProgress, Report, Reporter
 from loaderd.resources import Gpus, ProcessMemory, host_facts, load_peak_of, machine_memory, memory_of
 from loaderd.rules import Rules
+from loaderd.scheduler import Decision
 from loaderd.states import LoadPhase, ModelState
 from loaderd.supervisor import model_process
-from loaderd.supervisor.admission import Admission
+from loaderd.supervisor.admission import FRESH_SECONDS, Admission
 from loaderd.supervisor.budget import Budget, limits
 from loaderd.supervisor.children import kernel_kills, reap_strangers
 from loaderd.supervisor.config import DaemonConfig
@@ -53,6 +54,7 @@ log = logging.getLogger(__name__)
 REMEMBERED_OPERATIONS = 10_000
 GPU_BYTES_SECONDS = 0.5  # one look at NVML serves all models that are measured within it
 PREWARM_AFTER_SECONDS = 60.0
+RETRY_REFUSED_SECONDS = 2.0
 OWN_COMMAND = "own-"  # in place of an operation's id: the daemon's own wish, of which no row tells
 
 
@@ -62,10 +64,11 @@ class AlreadyRunning(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Activation:
-    """One under way. models: those that take part. why: they must not go now, in words."""
+    """One under way or waiting for its lineage's turn. model_id: becomes live. why: those that take part must not go
+    now, in words."""
 
     lineage: str
-    models: frozenset[str]
+    model_id: str
     why: str
 
 
@@ -89,7 +92,9 @@ class Daemon:
         self._gpu_bytes: dict[int, int | None] = {}
         self._gpu_bytes_at = float("-inf")
         self._models: dict[str, ManagedModel] = {}
-        self._commands: OrderedDict[str, asyncio.Task[None] | None] = OrderedDict()  # by operation id, oldest first
+        # By operation id, oldest first.
+        self._commands: OrderedDict[str, asyncio.Task[dict[str, Any]] | None] = OrderedDict()
+        self._refused: dict[str, ModelSpec] = {}  # should be loaded and did not fit: tried again
         self._unloads: set[str] = set()  # operation ids of the unloads that run
         self._ending: dict[str, LoaderdError] = {}  # why a command's task was cancelled
         self._activations: dict[str, _Activation] = {}  # by operation id
@@ -123,6 +128,7 @@ class Daemon:
                 asyncio.create_task(self._every(config.usage_interval_seconds, self._count_all)),
                 asyncio.create_task(self._every(config.memory_interval_seconds, self._observe_memory)),
                 asyncio.create_task(self._every(config.idle_interval_seconds, self._give_back)),
+                asyncio.create_task(self._every(RETRY_REFUSED_SECONDS, self._retry_refused)),
             ]
             try:
                 await self._registry.follow()
@@ -150,10 +156,32 @@ class Daemon:
         priority = {spec.model_id: self.rules.policy_of(spec.model_id).priority for spec in wanted}
         for spec in sorted(wanted, key=lambda spec: -priority[spec.model_id]):
             at_least = frozenset(other for other in priority if priority[other] >= priority[spec.model_id])
-            load = self.model(spec.model_id).load(
-                spec, None, "wanted when loaderd started", protected=at_least - {spec.model_id}
-            )
-            self._accept(None, load, spec.model_id)
+            self._load_wished(spec, "wanted when loaderd started", at_least - {spec.model_id})
+
+    def _load_wished(self, spec: ModelSpec, reason: str, protected: frozenset[str]) -> None:
+        """Loads a model because it should be loaded. When it does not fit, it is tried again later."""
+        model = self.model(spec.model_id)
+        model.awaited = True
+        self._accept(None, model.load(spec, None, reason, protected=protected), spec)
+
+    async def _retry_refused(self) -> None:
+        """Loads one of those that should be loaded and did not fit, when it fits now: nobody goes for it."""
+        by_priority = sorted(self._refused.values(), key=lambda s: -self.rules.policy_of(s.model_id).priority)
+        for spec in by_priority:
+            await self.budget.prepare(spec)
+            await self.budget.look(FRESH_SECONDS)
+            model = self.model(spec.model_id)
+            if self.stopping.is_set() or spec.model_id not in self._refused:
+                continue
+            if model.state in (ModelState.LOADED, ModelState.ERROR):
+                del self._refused[spec.model_id]  # it came, or waits for a person
+            elif model.state is ModelState.UNLOADED and not model.awaited:
+                plan = self.budget.decide(self.budget.wish(spec))
+                if plan.decision is Decision.FITS:
+                    others = frozenset(self._models) - {spec.model_id}
+                    self._load_wished(spec, "it should be loaded, and fits now", others)
+                    return  # the next one is decided on when this one is counted
+                self.health.refused(spec.model_id, plan.sentence)
 
     async def _keep_zygotes(self) -> None:
         """Zygotes that nobody waits for are started when what should be loaded is."""
@@ -202,9 +230,20 @@ class Daemon:
         cause: str,
         drain_seconds: float | None = None,
     ) -> dict[str, Any]:
+        if ends_wish:
+            self._refused.pop(model_id, None)
         return await self.model(model_id).unload(
             operation_id, reason, ends_wish=ends_wish, cause=cause, drain_seconds=drain_seconds
         )
+
+    @contextmanager
+    def place_kept(self, spec: ModelSpec) -> Iterator[None]:
+        self.budget.kept[spec.model_id] = self.budget.wish(spec)
+        try:
+            yield
+        finally:
+            self.budget.kept.pop(spec.model_id, None)
+            self._admission.changed()
 
     @asynccontextmanager
     async def admitted(
@@ -217,6 +256,7 @@ class Daemon:
             lambda: self.budget.wish(spec, protected=protected, replaces=replaces),
             tell,
             self.rules.load_wait_seconds if is_demanded else spec.timeout_seconds,
+            has_place=self.model(spec.model_id).recovering or spec.model_id in self.budget.kept,
         ):
             yield
 
@@ -263,7 +303,10 @@ class Daemon:
                 self.telemetry.counted(model.model_id, counters, runtime.private_bytes, runtime.gpu_bytes)
 
     def protection_of(self, model_id: str) -> str:
-        return next((each.why for each in self._activations.values() if model_id in each.models), "")
+        for each in self._activations.values():
+            if model_id == each.model_id or self.lineages.takes_part(each.lineage, model_id):
+                return each.why
+        return ""
 
     def loaded(self, model_id: str, canary: Mapping[str, Any] | None, load_seconds: float) -> None:
         self.health.loaded(model_id, canary, load_seconds)
@@ -276,8 +319,9 @@ class Daemon:
     def died(self, model_id: str, attempt: int, gave_up: bool) -> None:
         self.health.died(model_id, attempt, gave_up)
 
-    def refused(self, model_id: str, message: str) -> None:
-        self.health.refused(model_id, message)
+    def refused(self, spec: ModelSpec, message: str) -> None:
+        self._refused[spec.model_id] = spec
+        self.health.refused(spec.model_id, message)
 
     def evicted(self, model_id: str) -> None:
         self.health.evicted(model_id)
@@ -316,6 +360,7 @@ class Daemon:
                 operation_id = message["operation_id"]
                 model = self.model(message["model_id"])
                 self.health.dismissed(model.model_id)
+                self._refused.pop(model.model_id, None)
                 if operation_id not in self._commands:
                     self._unloads.add(operation_id)
                 return self._accept(operation_id, model.unload(operation_id, f"unload asked for by {message['user']}"))
@@ -353,9 +398,8 @@ class Daemon:
         spec, operation_id = ModelSpec.from_message(message["spec"]), message["operation_id"]
         self.health.dismissed(spec.model_id)
         kind = message["kind"]
-        models = {spec.model_id, self.lineages.live_of(spec.lineage) or spec.model_id}
         why = f"{'a rollback' if kind == 'rollback' else 'an activation'} of {spec.lineage} is under way"
-        self._activations[operation_id] = _Activation(spec.lineage, frozenset(models), why)
+        self._activations[operation_id] = _Activation(spec.lineage, spec.model_id, why)
         try:
             return await self.lineages.activate(
                 spec,
@@ -371,40 +415,43 @@ class Daemon:
             self._registry.ask_rules(alias_moved=True)  # what came meanwhile was not followed
 
     def _accept(
-        self, operation_id: str | None, command: Coroutine[Any, Any, dict[str, Any]], wanted: str = ""
+        self, operation_id: str | None, command: Coroutine[Any, Any, dict[str, Any]], wished: ModelSpec | None = None
     ) -> dict[str, Any]:
         """Runs a command in the background, once: a redelivered operation is not run again.
 
-        wanted: the model that the daemon's own wish is for.
+        wished: what the daemon loads of its own accord, because it should be loaded.
         """
         name = operation_id or OWN_COMMAND + secrets.token_hex(4)
         if name in self._commands:
             command.close()
             return {"accepted": True, "known": True}
-        task = asyncio.get_running_loop().create_task(self._run_command(name, command, wanted))
-        self._commands[name] = task
+        task = self._commands[name] = asyncio.get_running_loop().create_task(command)
+        # A callback: a task that is cancelled before its first step runs nothing of its own.
+        task.add_done_callback(lambda task: self._end_command(name, task, wished))
         while len(self._commands) > REMEMBERED_OPERATIONS and next(iter(self._commands.values())) is None:
             self._commands.popitem(last=False)
         return {"accepted": True, "known": False}
 
-    async def _run_command(self, name: str, command: Coroutine[Any, Any, dict[str, Any]], wanted: str) -> None:
-        """Runs a command and ends its operation, the only place that does."""
+    def _end_command(self, name: str, task: asyncio.Task[dict[str, Any]], wished: ModelSpec | None) -> None:
+        """Ends a command's operation, the only place that does."""
+        self._commands[name] = None
+        self._unloads.discard(name)
         result: dict[str, Any] | None = None
         error: LoaderdError | None = None
         try:
-            result = await command
+            result = task.result()
         except asyncio.CancelledError:
             error = self._ending.pop(name, None) or Cancelled("The operation was cancelled.")
         except LoaderdError as failure:
             error = failure
-            if wanted and isinstance(failure, InsufficientMemory):
-                self.refused(wanted, failure.message)
+            if wished is not None and isinstance(failure, InsufficientMemory):
+                self.refused(wished, failure.message)
         except Exception as unexpected:
             log.exception("the operation %s failed", name)
             error = LoaderdError(f"loaderd could not run the operation: {unexpected}; its log says more.")
-        finally:
-            self._commands[name] = None
-            self._unloads.discard(name)
+        if wished is not None:
+            self.model(wished.model_id).awaited = False
+            self.push_routes()
         if not name.startswith(OWN_COMMAND):
             self.report(OperationEnded(name, time.time(), result, error.to_message() if error else None))
 
@@ -478,7 +525,7 @@ class Daemon:
         if answer.get("error"):
             error = from_message(answer["error"])
             if isinstance(error, InsufficientMemory):
-                self.refused(model_id, error.message)
+                self.health.refused(model_id, error.message)
             raise error
         if answer["state"] != ModelState.LOADED:
             raise ModelNotLoaded(

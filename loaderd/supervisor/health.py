@@ -210,9 +210,10 @@ class Health:
             self._alerts.clear("over_budget", None)
 
     def refused(self, model_id: str, message: str) -> None:
-        """A model that should be loaded does not fit. message: the sum, in words."""
+        """A model that should be loaded does not fit; told again for as long as it does not. message: the sum, in
+        words. One alert however often: open until the model is loaded or dismissed, or not refused any more."""
         self._refused_at[model_id] = self._clock()
-        self._alerts.open("no_memory", model_id, message)
+        self._alerts.raise_("no_memory", model_id, message)
 
     def tick(self) -> None:
         """Judges all, once a second: reports what changed, ends what hangs, opens and closes alerts."""

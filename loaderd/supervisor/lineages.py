@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any, Literal, Protocol
 
@@ -27,10 +28,12 @@ class LineageHouse(Protocol):
 
     load, unload: return the result of today's operations or raise LoaderdError; both know no operation's end.
     unload with ends_wish of a model that is not loaded ends its wish, and its restart if one was on its way.
+    place_kept: nobody else gets the memory that a load of the spec needs, for the length of the block.
     """
 
     config: DaemonConfig
     rules: Rules
+    stopping: asyncio.Event
 
     def model(self, model_id: str) -> ManagedModel: ...
     async def load(
@@ -52,6 +55,7 @@ class LineageHouse(Protocol):
         cause: str,
         drain_seconds: float | None = None,
     ) -> dict[str, Any]: ...
+    def place_kept(self, spec: ModelSpec) -> AbstractContextManager[None]: ...
     def progress(self, operation_id: str | None, model_id: str, phase: LoadPhase, share: float) -> None: ...
     async def publish_routes(self) -> None: ...
     def report(self, report: Report) -> None: ...
@@ -66,6 +70,7 @@ class Lineages:
         self.moves = 0
         self._house = house
         self._gaps: set[str] = set()
+        self._replaced: dict[str, str | None] = {}  # what is live when the lineage's activation under way begins
         self._locks: dict[str, asyncio.Lock] = {}
 
     def follow(self, lineages: Mapping[str, LineageTraffic]) -> None:
@@ -101,7 +106,16 @@ class Lineages:
         """
         async with self._locks.setdefault(spec.lineage, asyncio.Lock()):
             activation = _Activation(self, self._house, spec, operation_id, user, kind, reason)
-            return await activation.run(allow_gap=allow_gap)
+            self._replaced[spec.lineage] = self.live_of(spec.lineage)
+            try:
+                return await activation.run(allow_gap=allow_gap)
+            finally:
+                del self._replaced[spec.lineage]
+
+    def takes_part(self, lineage: str, model_id: str) -> bool:
+        """Whether the lineage's activations, under way or waiting for their turn, need this version as it is: it is
+        live, or was when the one under way began."""
+        return model_id in (self.live_of(lineage), self._replaced.get(lineage))
 
     def _of(self, lineage: str) -> LineageTraffic:
         return self.traffic.get(lineage, LineageTraffic())
@@ -209,12 +223,14 @@ class _Activation:
         self._lineages._gaps.add(self._spec.lineage)
         try:
             # Still wished: a daemon that dies in the gap comes back with it.
-            await self._unload(previous, f"makes room for {self._spec.model_id}", ends_wish=False, cause="")
-            await self._load(replaces=previous)
+            with self._house.place_kept(self._spec):
+                await self._unload(previous, f"makes room for {self._spec.model_id}", ends_wish=False, cause="")
+                await self._load()
         except BaseException as failure:
-            again = self._house.load(spec, self._operation_id, f"live again: {self._spec.model_id} could not take over")
+            if self._house.stopping.is_set():
+                raise  # it is still wished, so the next start loads it
             try:
-                await _finished(again)
+                await _finished(self._load_again(spec))
             except LoaderdError as second:
                 raise ActivationFailed(
                     f"{self._spec.model_id} could not take over ({failure}), and {previous}, which was unloaded "
@@ -226,6 +242,20 @@ class _Activation:
             raise
         finally:
             self._lineages._gaps.discard(self._spec.lineage)
+
+    async def _load_again(self, spec: ModelSpec) -> None:
+        """The version that went for the new one comes back, unless the daemon is told to stop meanwhile."""
+        reason = f"live again: {self._spec.model_id} could not take over"
+        with self._house.place_kept(spec):
+            load = asyncio.ensure_future(self._house.load(spec, self._operation_id, reason))
+            stop = asyncio.ensure_future(self._house.stopping.wait())
+            try:
+                await asyncio.wait({load, stop}, return_when=asyncio.FIRST_COMPLETED)
+                if not load.done():
+                    load.cancel()
+                await load
+            finally:
+                stop.cancel()
 
     # The move
 

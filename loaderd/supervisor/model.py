@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from loaderd.errors import InsufficientMemory, LoaderdError, LoadFailed, ModelTimeout
 from loaderd.protocol import ModelSpec
@@ -22,6 +22,8 @@ from loaderd.supervisor.model_process import ModelProcess, OnPhase
 from loaderd.supervisor.recovery import Restart, Restarts
 
 log = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
 
 SAMPLE_SECONDS = 2.0
 _ROUTED = ("inputs", "outputs", "labels")  # what the door tells of a signature
@@ -57,13 +59,14 @@ class House(Protocol):
     def loaded(self, model_id: str, canary: Mapping[str, Any] | None, load_seconds: float) -> None: ...
     def left(self, model_id: str, counters: Mapping[str, Any]) -> None: ...
     def died(self, model_id: str, attempt: int, gave_up: bool) -> None: ...
-    def refused(self, model_id: str, message: str) -> None: ...
+    def refused(self, spec: ModelSpec, message: str) -> None: ...
 
 
 class ManagedModel:
     """A model version that the daemon was told of.
 
-    recovering: its process died and another one is on its way. resident_bytes: the most that it held while it
+    recovering: its process died and another one is on its way. awaited: it is loaded because it should be loaded, so
+    requests wait for it as they do for a restart. resident_bytes: the most that it held while it
     served. load_seconds: of its last load.
     """
 
@@ -76,6 +79,7 @@ class ManagedModel:
         self.runtime = ModelRuntime()
         self.signature: dict[str, Any] | None = None
         self.recovering = False
+        self.awaited = False
         self.resident_bytes = 0
         self.load_seconds = 0.0
         self.observed_at = float("-inf")
@@ -129,7 +133,8 @@ class ManagedModel:
         drain_seconds: float | None = None,
     ) -> dict[str, Any]:
         """Finishes what is in flight, ends the process, measures what came back: {"model_id", "status": "unloaded",
-        "freed_bytes"}, or "not_loaded". A recovery is ended. A load under way is waited for.
+        "freed_bytes"}, or "not_loaded". A recovery is ended. A load under way is waited for. Once begun it is finished:
+        a cancellation is raised when the model is unloaded.
 
         ends_wish, cause: see StateReport. drain_seconds: how long what is in flight may take.
         """
@@ -142,16 +147,29 @@ class ManagedModel:
                 return {"model_id": self.model_id, "status": "not_loaded"}
             self._serving = False
             self._move(ModelState.UNLOADING, reason, operation_id, cause=cause)
-            await self._house.publish_routes()
-            await self._drain(process, self._house.config.drain_seconds if drain_seconds is None else drain_seconds)
-            self.report_usage()
-            memory = await self._house.memory_of(process.child.pid)
-            await process.end()
-            freed = memory.private_bytes if memory else self.runtime.private_bytes
-            self._forget()
-            self._house.left(self.model_id, process.counters)
-            self._move(ModelState.UNLOADED, reason, operation_id, freed_bytes=freed, ends_wish=ends_wish, cause=cause)
+
+            async def take_down() -> int | None:
+                seconds = self._house.config.drain_seconds if drain_seconds is None else drain_seconds
+                freed = await self._take_down(process, seconds)
+                self._move(
+                    ModelState.UNLOADED, reason, operation_id, freed_bytes=freed, ends_wish=ends_wish, cause=cause
+                )
+                return freed
+
+            freed = await _to_its_end(take_down())
             return {"model_id": self.model_id, "status": "unloaded", "freed_bytes": freed}
+
+    async def _take_down(self, process: ModelProcess, drain_seconds: float) -> int | None:
+        """Ends a process that finishes what it has; how many bytes came back with it."""
+        await self._house.publish_routes()
+        await self._drain(process, drain_seconds)
+        self.report_usage()
+        memory = await self._house.memory_of(process.child.pid)
+        await process.end()
+        freed = memory.private_bytes if memory else self.runtime.private_bytes
+        self._forget()
+        self._house.left(self.model_id, process.counters)
+        return freed
 
     async def _drain(self, process: ModelProcess, seconds: float) -> None:
         """Returns when nothing is in flight any more, or the time is over; a stop of the daemon allows no more than
@@ -295,7 +313,7 @@ class ManagedModel:
             "reason": self.reason,
             "socket": socket,
             "autoload": self._house.rules.policy_of(self.model_id).autoload,
-            "recovering": self.recovering and not socket,
+            "recovering": (self.recovering or self.awaited) and not socket,
             # Without the sample: the whole table is pushed at each change.
             "signature": {key: self.signature[key] for key in _ROUTED} if socket and self.signature else None,
             "max_batch_size": self.spec.max_batch_size if self.spec else 0,
@@ -314,6 +332,7 @@ class ManagedModel:
         protected: frozenset[str] = frozenset(),
         replaces: str | None = None,
     ) -> dict[str, Any]:
+        self._require_move(ModelState.LOADING)  # before anything is overwritten
         spec = self.spec = self.with_measurements(spec)
         self.runtime = ModelRuntime(phase=LoadPhase.QUEUED)
         self._move(ModelState.LOADING, reason, operation_id, cause=cause)
@@ -488,7 +507,7 @@ class ManagedModel:
         except LoaderdError as error:
             log.error("%s could not be started again: %s", self.model_id, error)
             if isinstance(error, InsufficientMemory):
-                self._house.refused(self.model_id, error.message)
+                self._house.refused(spec, error.message)
             else:
                 self._house.died(self.model_id, self._restarts.restarts, gave_up=True)
         finally:
@@ -534,6 +553,7 @@ class ManagedModel:
         if process is not None:
             await process.end()
         self._forget()
+        self._house.push_routes()  # its door may have been open already
 
     def _forget(self) -> None:
         if self.runtime.gpu_bytes:
@@ -560,13 +580,16 @@ class ManagedModel:
         **facts: Any,
     ) -> None:
         """The one function that changes the state, and says so."""
-        if state is not self.state and state not in TRANSITIONS[self.state]:
-            raise RuntimeError(f"{self.model_id} cannot go from {self.state} to {state}")
+        self._require_move(state)
         self.state, self.reason = state, reason
         self._report_state(operation_id, error=error.to_message() if error else None, **facts)
         self._house.push_routes()
         self._moved.set()
         self._moved = asyncio.Event()
+
+    def _require_move(self, state: ModelState) -> None:
+        if state is not self.state and state not in TRANSITIONS[self.state]:
+            raise RuntimeError(f"{self.model_id} cannot go from {self.state} to {state}")
 
     def _report_state(self, operation_id: str | None, **facts: Any) -> None:
         self._house.report(
@@ -589,6 +612,21 @@ class ManagedModel:
 
 def _sentence(restart: Restart, attempts: int) -> str:
     return f"it is started again in {restart.pause_seconds:.1f} s, attempt {restart.attempt} of {attempts}"
+
+
+async def _to_its_end(work: Coroutine[Any, Any, Result]) -> Result:
+    """Waits for work that must not be cut in half; a cancellation of the caller is raised when it is done."""
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError as cancellation:
+            cancelled = cancellation
+    result = task.result()
+    if cancelled is not None:
+        raise cancelled
+    return result
 
 
 def _measured(runtime: ModelRuntime, memory: ProcessMemory, gpu_bytes: int | None) -> ModelRuntime:

@@ -119,6 +119,14 @@ class Thrift:
         """A wish for one byte more than nothing: it lacks exactly what is held too much."""
         # What other programs take of the machine bounds loads; it is no reason to evict who is loaded.
         snapshot = replace(self._budget.snapshot(measured_only=True), available_bytes=None, gpu_free_bytes=None)
+        # Of a load under way counts what it holds: nobody goes for what is only promised.
+        holding = [
+            replace(claim, bytes=claim.frees_bytes, gpu_bytes=claim.frees_gpu_bytes)
+            if claim.state is ModelState.LOADING
+            else claim
+            for claim in snapshot.claims
+        ]
+        snapshot = replace(snapshot, claims=holding)
         gpu_held = sum(claim.gpu_bytes for claim in snapshot.claims)
         is_over = snapshot.gpu_budget_bytes is not None and gpu_held > snapshot.gpu_budget_bytes
         wish = Wish("", 1, gpu_bytes=1 if is_over else 0, priority=TOP_PRIORITY)

@@ -8,6 +8,7 @@ import itertools
 import json
 import logging
 import os
+import signal
 import socket
 import sys
 import time
@@ -21,6 +22,7 @@ log = logging.getLogger(__name__)
 QUICK_DEATH_SECONDS = 10.0
 MAX_PAUSE_SECONDS = 60.0
 FORK_SECONDS = 10.0
+READY_SECONDS = 60.0  # an import that takes longer hangs; the loads that wait for it are spawned cold
 RESTART_LOOK_SECONDS = 0.2
 
 
@@ -52,6 +54,8 @@ class Zygote:
             )
         self._loop.add_reader(self._link, self._read)
         self.child.exited.add_done_callback(self._on_exit)
+        self.hung = False  # it was ended because it did not become ready in time
+        self._deadline = self._loop.call_later(READY_SECONDS, self._give_up, READY_SECONDS)
 
     async def fork(self, channel: socket.socket, log_fd: int, data_socket_path: str) -> Child:
         """A new model process, watched. Raises ForkRefused."""
@@ -97,8 +101,20 @@ class Zygote:
         elif (answer := self._answers.get(message.get("id", 0))) is not None and not answer.done():
             answer.set_result(message)
 
+    def _give_up(self, after_seconds: float) -> None:
+        """Ends a zygote that is not ready in time, and refuses those who wait for it."""
+        if self.ready.done():
+            return
+        self.hung = True
+        why = f"the {self.framework} zygote was not ready within {after_seconds:g} s"
+        log.warning("%s; it is ended", why)
+        self.child.signal(signal.SIGKILL)
+        self.ready.set_exception(ForkRefused(why))
+        self.ready.exception()  # read here: nobody may be waiting
+
     def _on_exit(self, exited: asyncio.Future[Exit]) -> None:
         self.ended_at = time.monotonic()
+        self._deadline.cancel()
         self._loop.remove_reader(self._link)
         self._link.close()
         gone = ForkRefused(f"the {self.framework} zygote {exited.result().prose}")
@@ -137,6 +153,8 @@ class Zygotes:
             died_at_once = zygote.ended_at - zygote.started_at < QUICK_DEATH_SECONDS
             deaths = self._quick_deaths.get(framework, 0) + 1 if died_at_once else 0
             pause = min(2.0 ** (deaths - 1), MAX_PAUSE_SECONDS) if deaths > 1 else 0.0  # once is no pattern
+            if zygote.hung:  # loads would wait for its whole deadline again
+                pause = MAX_PAUSE_SECONDS
             wait = zygote.ended_at + pause - time.monotonic()
             if wait > 0:
                 raise ForkRefused(f"the {framework} zygote keeps dying; it is tried again in {wait:.0f} s")
@@ -168,7 +186,11 @@ class Zygotes:
     def facts(self) -> dict[str, dict[str, Any]]:
         """{framework: {"pid", "ready", "import_seconds"}} of the living ones."""
         return {
-            name: {"pid": zygote.child.pid, "ready": zygote.ready.done(), "import_seconds": zygote.import_seconds}
+            name: {
+                "pid": zygote.child.pid,
+                "ready": zygote.import_seconds is not None,
+                "import_seconds": zygote.import_seconds,
+            }
             for name, zygote in self._zygotes.items()
             if zygote.child.is_alive
         }

@@ -103,7 +103,10 @@ class Canary:
             seconds = time.perf_counter() - began_at
             return Check(False, seconds, f"it does not answer its canary: {_told(fault)}", fault)
         seconds = time.perf_counter() - began_at
-        differences = self._differences(wanted, outputs)
+        try:
+            differences = self._differences(wanted, outputs)
+        except Exception as fault:  # an answer that JSON cannot say: a lone surrogate, a number past 64 bits
+            return Check(False, seconds, f"its answer cannot be compared with the known one: {_told(fault)}")
         if not differences:
             return Check(True, seconds)
         more = f" and {len(differences) - MAX_TOLD} more" if len(differences) > MAX_TOLD else ""

@@ -122,8 +122,13 @@ class ComputeThread:
     def _answer_asked(self) -> None:
         while self._asked:
             self._busy_since = time.perf_counter()
-            error = self._asked.popleft()()
-            self._busy_since = None
+            try:
+                error = self._asked.popleft()()
+            except BaseException as fault:  # the thread outlives it: the jobs that wait are none of its business
+                log.exception("%s: what was asked between two calls failed", self._model_id)
+                error = fault
+            finally:
+                self._busy_since = None
             if error is not None and is_device_lost(error):
                 self._device_lost = error
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from django.db.models import Case, Count, IntegerField, QuerySet, Sum, Value, When
+from django.db.models import Case, Count, IntegerField, Q, QuerySet, Sum, Value, When
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 from django.views.decorators.cache import never_cache
@@ -24,13 +24,14 @@ from prometheus_client.registry import Collector
 from rest_framework.exceptions import AuthenticationFailed
 
 from modelhub.accounts.authentication import TokenAuthentication
-from modelhub.lifecycle.models import Operation
+from modelhub.lifecycle.models import ACTIVE, Operation
 from modelhub.lifecycle.observed import LoaderView, effective_status, known, loader_view
 from modelhub.registry.choices import Status
 from modelhub.registry.models import ModelVersion
 from modelhub.telemetry.models import Alert
 
 MOST_MODELS = 200
+RECENT = timedelta(hours=1)  # older operations that have ended are not counted: the table only grows
 OTHER = "_other"
 PERMISSION = "registry.view_modelversion"
 
@@ -94,8 +95,11 @@ class _Figures(Collector):
         loader = loader_view()
         yield from _of_loaderd(loader)
         yield from _of_models(loader)
-        operations = Operation.objects.order_by().values_list("kind", "status").annotate(Count("pk"))
-        yield _counted("operations", "Operations by kind and status.", ("kind", "status"), operations)
+        since = timezone.now() - RECENT
+        recent = Operation.objects.filter(Q(status__in=ACTIVE) | Q(requested_at__gte=since))
+        operations = recent.order_by().values_list("kind", "status").annotate(Count("pk"))
+        prose = "Operations by kind and status: those under way, and those requested in the last hour."
+        yield _counted("operations", prose, ("kind", "status"), operations)
         yield GaugeMetricFamily("modelhub_queue_tasks", "Tasks that wait in the queue.", OrmQ.objects.count())
         alerts = Alert.objects.filter(resolved_at=None).order_by().values_list("kind").annotate(Count("pk"))
         yield _counted("alerts_open", "Open alerts by kind, acknowledged ones too.", ("kind",), alerts)

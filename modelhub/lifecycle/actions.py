@@ -22,7 +22,8 @@ from modelhub.lifecycle.models import ACTIVE, Operation, OperationKind, Operatio
 from modelhub.lifecycle.notifications import OPERATION_CHANNEL, notify, wait_for
 from modelhub.lifecycle.observed import loader_view
 from modelhub.lifecycle.permissions import User, check_permission
-from modelhub.lifecycle.wishes import DESIRED, take_wish_back, wished_before
+from modelhub.lifecycle.storable import storable
+from modelhub.lifecycle.wishes import DESIRED, take_wish_back, wished_after_cancel
 from modelhub.registry.choices import DesiredState, Status
 from modelhub.registry.models import ModelVersion
 
@@ -69,8 +70,7 @@ def cancel(operation: Operation, *, user: User | None) -> Operation:
         raise StateForbids(f"The {operation.what} has begun; load what is missed again when it has ended.")
     if not LoaderClient(config().control_socket).cancel(str(operation.pk)).get("cancelled"):
         raise StateForbids(f"The {operation.what} is ending; nothing is left to cancel.")
-    if operation.kind == OperationKind.LOAD:
-        take_wish_back(operation, DesiredState.UNLOADED)
+    # Its wish is put back when loaderd reports that it was cancelled: it may be loaded in this very moment.
     return wait_for(operation.pk, CANCEL_SECONDS)
 
 
@@ -125,7 +125,7 @@ def new_operation(
         parameters=parameters,
         requested_by=user,
         requested_by_name=user.get_username() if user is not None else "",
-        reason=reason[:500],
+        reason=storable(reason)[:500],
         source=source,
         requested_at=timezone.now(),  # not the transaction's begin: that may lie before the wait for a lock
     )
@@ -190,8 +190,10 @@ def _result_without_loaderd(kind: OperationKind, version: ModelVersion) -> dict[
             "private_bytes": version.private_bytes,
             "gpu_bytes": version.gpu_bytes,
         }
-    # A model in error goes to loaderd: it forgets the error.
-    if kind == OperationKind.UNLOAD and version.status == Status.UNLOADED:
+    # A model in error goes to loaderd: it forgets the error. So does one that is wished: loaderd may be about to
+    # load it, as at its start or in an activation's gap, and has not reported it yet.
+    is_unwished = version.desired_state == DesiredState.UNLOADED
+    if kind == OperationKind.UNLOAD and is_unwished and version.status == Status.UNLOADED:
         return {"model_id": version.model_id, "status": "not_loaded"}
     return None
 
@@ -199,11 +201,10 @@ def _result_without_loaderd(kind: OperationKind, version: ModelVersion) -> dict[
 def _cancel_queued(operation: Operation) -> bool:
     """Whether it was still waiting in the queue, and is cancelled now."""
     error = Cancelled(f"The {operation.what} was cancelled before it began.")
-    # A load that was cancelled shall not come back at loaderd's next start.
-    is_load = operation.kind == OperationKind.LOAD
     with transaction.atomic():
-        # First: everyone locks a version's row before its operations'.
-        take_wish_back(operation, DesiredState.UNLOADED if is_load else wished_before(operation))
+        # First: everyone locks a version's row before its operations', and decides what is wished while he holds it.
+        list(ModelVersion.objects.select_for_update(no_key=True).filter(pk=operation.version_id).values_list("pk"))
+        take_wish_back(operation, wished_after_cancel(operation))
         cancelled = Operation.objects.filter(pk=operation.pk, status=OperationStatus.QUEUED).update(
             status=OperationStatus.CANCELLED, finished_at=timezone.now(), error=error.to_message()
         )

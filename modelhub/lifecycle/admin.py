@@ -8,12 +8,16 @@ from django.http import HttpRequest
 from django.utils import timezone
 from unfold.decorators import display
 
+from modelhub.choice_filter import choice_filter
 from modelhub.lifecycle.models import LineageChange, LoaderStatus, Operation, StateChange
 from modelhub.lifecycle.observed import loader_view
 from modelhub.read_only_admin import ReadOnlyAdmin
 
 OPERATION_COLOURS = {"queued": "info", "running": "info", "succeeded": "success", "failed": "danger"}
 STATE_COLOURS = {"loaded": "success", "loading": "info", "unloading": "info", "error": "danger"}
+
+# Who hands commands over; see Operation.source.
+SOURCES = ("api", "admin", "command", "inference", "demand", "python")
 
 # Columns of a model's row that may be large and are not shown here.
 _LARGE = ("manifest", "config", "metadata", "performance_metrics", "signature", "canary")
@@ -33,7 +37,7 @@ class OperationAdmin(ReadOnlyAdmin):
         "requested_at",
         "took",
     )
-    list_filter = ("status", "kind", "source", "requested_at")
+    list_filter = ("status", "kind", choice_filter("source", SOURCES), "requested_at")
     search_fields = ("version__model_id", "requested_by_name", "reason")
     search_help_text = "Model, user or reason"
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 
-from django.db.models import OuterRef, Q, Subquery
+from django.db.models import Exists, OuterRef, Q
+from django.utils import timezone
 
-from loaderd.reporter import AliasMoved
+from loaderd.reporter import AliasMoved, StateReport
 from loaderd.rules import CANDIDATE, LIVE
+from loaderd.states import ModelState
 from modelhub.lifecycle.models import LineageChange, Operation, StateChange
 from modelhub.lifecycle.storable import at_time, storable
 from modelhub.policy.effective import notify_rules_changed
@@ -112,29 +115,58 @@ def record_moves(reports: Sequence[AliasMoved], unwished: set[int] | None = None
     notify_rules_changed()
 
 
-def end_splits(reports: Sequence[AliasMoved]) -> None:
+def end_splits(reports: Sequence[AliasMoved | StateReport]) -> None:
     """A candidate that became live has no other version beside it: its share of the traffic ends.
 
-    Otherwise the next candidate would get that share, or the copies, without anybody having said so. To be called
-    when everything else is written: people lock a lineage after its versions.
+    Otherwise the next candidate would get that share, or the copies, without anybody having said so. A first load
+    makes live, too. To be called when everything else is written: people lock a lineage after its versions.
     """
-    newest = {report.lineage: report for report in reports if report.alias == LIVE}
-    if not newest:
+    moved = {report.lineage for report in reports if isinstance(report, AliasMoved) and report.alias == LIVE}
+    loads = (report for report in reports if isinstance(report, StateReport) and report.state == ModelState.LOADED)
+    loaded = {report.model_id for report in loads}
+    if not moved and not loaded:
         return
-    split = Model.objects.filter(Q(candidate_percent__gt=0.0) | Q(shadow=True), name__in=newest)
-    live = Alias.objects.filter(lineage=OuterRef("pk"), name=LIVE).values("version")
-    for lineage in split.filter(aliases__name=CANDIDATE, aliases__version=Subquery(live)):
-        report = newest[lineage.name]
-        at, values = at_time(report.at), {"candidate_percent": 0.0, "shadow": False}
-        Model.objects.filter(pk=lineage.pk).update(**values, traffic_changed_at=at)
-        LineageChange.objects.create(
-            lineage=lineage,
-            kind=LineageChange.Kind.TRAFFIC,
-            details=values,
-            reason="its candidate became live",
-            actor=report.user,
-            at=at,
+    candidate = Alias.objects.filter(name=CANDIDATE, lineage=OuterRef("lineage"), version=OuterRef("version"))
+    live = Alias.objects.filter(Q(lineage__name__in=moved) | Q(version__model_id__in=loaded), name=LIVE)
+    split = live.filter(Q(lineage__candidate_percent__gt=0.0) | Q(lineage__shadow=True), Exists(candidate))
+    for alias in split.order_by("lineage"):
+        _end_split(alias.lineage_id, alias.set_at, "its candidate became live", alias.set_by)
+
+
+def record_strayed(aliases: Sequence[Alias], actor: str) -> None:
+    """Leaves a LineageChange for each alias that discovery removes; without `candidate` the traffic is `live`'s.
+
+    aliases: with lineage and version read; their versions' rows are locked.
+    """
+    now = timezone.now()
+    # Locked in one order, after the versions.
+    lineages = Model.objects.select_for_update(no_key=True).order_by("pk")
+    list(lineages.filter(pk__in={alias.lineage_id for alias in aliases}).values_list("pk"))
+    LineageChange.objects.bulk_create(
+        LineageChange(
+            lineage=alias.lineage,
+            alias=alias.name,
+            kind=LineageChange.Kind.REMOVE,
+            previous=alias.version,
+            details={"version_id": None, "previous_id": alias.version.model_id},
+            reason=f"{alias.version.model_id} is of the lineage {alias.version.lineage} now"[:500],
+            actor=actor,
+            at=now,
         )
+        for alias in aliases
+    )
+    without_candidate = {alias.lineage_id for alias in aliases if alias.name == CANDIDATE}
+    split = Model.objects.filter(Q(candidate_percent__gt=0.0) | Q(shadow=True), pk__in=without_candidate)
+    for lineage_id in split.order_by("pk").values_list("pk", flat=True):
+        _end_split(lineage_id, now, "its candidate was removed", actor)
+
+
+def _end_split(lineage_id: int, at: datetime, reason: str, actor: str) -> None:
+    values = {"candidate_percent": 0.0, "shadow": False}
+    Model.objects.filter(pk=lineage_id).update(**values, traffic_changed_at=at)
+    kind = LineageChange.Kind.TRAFFIC
+    LineageChange.objects.create(lineage_id=lineage_id, kind=kind, details=values, reason=reason, actor=actor, at=at)
+    notify_rules_changed()
 
 
 def _known_operations(reports: Iterable[AliasMoved]) -> set[str]:

@@ -6,6 +6,7 @@ class LifecycleConfig(AppConfig):
     label = "lifecycle"
 
     def ready(self) -> None:
-        from modelhub.lifecycle import signals
+        from modelhub.lifecycle import purging, signals
 
         signals.connect()
+        purging.register()

@@ -159,7 +159,7 @@ class Batch:
         record_traces(self.traces)
         record_ended([event for event in self.events if isinstance(event, OperationEnded)], unwished)
         record_progress(self.progress.values())
-        end_splits([event for event in self.events if isinstance(event, AliasMoved)])
+        end_splits([event for event in self.events if isinstance(event, AliasMoved | StateReport)])
         for event in self.events:
             if isinstance(event, Stopped):
                 record_stop(event.at)

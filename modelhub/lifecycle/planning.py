@@ -8,12 +8,14 @@ from __future__ import annotations
 from typing import Any
 
 from loaderd.client import LoaderClient
+from loaderd.errors import StateForbids
 from modelhub.conf import config
 from modelhub.lifecycle.actions import check_loadable
 from modelhub.lifecycle.observed import loader_view
+from modelhub.lifecycle.versions import live_of
 from modelhub.policy.effective import effective
 from modelhub.registry.artifacts import spec_of
-from modelhub.registry.models import ModelVersion
+from modelhub.registry.models import Model, ModelVersion
 
 
 def plan_load(version: ModelVersion) -> dict[str, Any]:
@@ -24,6 +26,17 @@ def plan_load(version: ModelVersion) -> dict[str, Any]:
 def plan_activate(version: ModelVersion) -> dict[str, Any]:
     """As plan_load, with "replaces" (the model_id that is live now, or None) and "needs_gap"."""
     return _plan_of(version, "activate")
+
+
+def plan_rollback(lineage: Model, target: ModelVersion) -> dict[str, Any]:
+    """As plan_activate of `target`, an earlier version of the lineage; raises what request_rollback would."""
+    facts = {"model_id": target.model_id, "lineage": lineage.name}
+    if target.lineage_id != lineage.pk:
+        raise StateForbids(f"{target.model_id} is no version of {lineage.name}.", **facts)
+    live = live_of(lineage)
+    if live is not None and live.pk == target.pk:
+        raise StateForbids(f"{target.model_id} is live already.", **facts)
+    return plan_activate(target)
 
 
 def plan_unload(version: ModelVersion) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 from django.db.models import F, FloatField, Value
 from django.db.models.functions import Coalesce, Greatest
 
-from loaderd.errors import Cancelled, InsufficientMemory
+from loaderd.errors import Cancelled, InsufficientMemory, LoaderdError
 from loaderd.reporter import OperationEnded, OperationProgress, StateReport
 from loaderd.states import ModelState, sources_of
 from modelhub.lifecycle.alias_moves import make_first_live
@@ -21,7 +21,14 @@ from modelhub.lifecycle.models import ACTIVE, Operation, OperationKind, Operatio
 from modelhub.lifecycle.notifications import OPERATION_CHANNEL, notify
 from modelhub.lifecycle.observed import loader_view
 from modelhub.lifecycle.storable import at_time, storable
-from modelhub.lifecycle.wishes import SWITCHING_KINDS, end_wishes, take_switch_back, take_wish_back, wished_before
+from modelhub.lifecycle.wishes import (
+    SWITCHING_KINDS,
+    end_wishes,
+    take_switch_back,
+    take_wish_back,
+    wished_after_cancel,
+    wished_before,
+)
 from modelhub.registry.choices import HealthStatus, Status
 from modelhub.registry.models import ModelVersion
 
@@ -214,11 +221,14 @@ def record_ended(reports: Sequence[OperationEnded], unwished: Iterable[int] = ()
         list(rows.filter(pk__in=wished).values_list("pk"))
     ended = {report.operation_id for report in reports if _end(report)}
     end_wishes(unwished)
+    cancelled = {report.operation_id for report in reports if _is(report, Cancelled)}
     for operation in undone:
         if str(operation.pk) not in ended:
             continue
         if operation.kind in SWITCHING_KINDS:
             take_switch_back(operation)
+        elif str(operation.pk) in cancelled:
+            take_wish_back(operation, wished_after_cancel(operation))
         else:
             take_wish_back(operation, wished_before(operation))
 
@@ -232,12 +242,16 @@ def _begun(ids: Iterable[str]) -> dict[str, Operation]:
 
 
 def _ends_its_wish(operation: Operation, report: OperationEnded) -> bool:
-    """Whether the end leaves everything as if nobody had asked: a refused load, a failed activation."""
+    """Whether the end leaves everything as if nobody had asked: a refused or cancelled load, a failed activation."""
     if report.error is None:
         return False
     if operation.kind in SWITCHING_KINDS:
         return True
-    return operation.kind == OperationKind.LOAD and report.error.get("code") == InsufficientMemory.code
+    return operation.kind == OperationKind.LOAD and (_is(report, InsufficientMemory) or _is(report, Cancelled))
+
+
+def _is(report: OperationEnded, error: type[LoaderdError]) -> bool:
+    return (report.error or {}).get("code") == error.code
 
 
 def _end(report: OperationEnded) -> bool:

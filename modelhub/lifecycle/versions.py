@@ -23,6 +23,7 @@ from loaderd.version_order import version_key
 from modelhub.lifecycle.actions import UNREAD, check_loadable, check_reachable, enqueue, locked, new_operation
 from modelhub.lifecycle.models import ACTIVE, LineageChange, Operation, OperationKind
 from modelhub.lifecycle.permissions import ACTIVATE, User, actor_of, check, check_permission
+from modelhub.lifecycle.storable import storable
 from modelhub.lifecycle.wishes import DESIRED, SWITCHING_KINDS
 from modelhub.registry.choices import Status
 from modelhub.registry.models import Alias, Model, ModelVersion
@@ -111,6 +112,13 @@ def _request(
     under_way = _under_way(lineage)
     if under_way is not None:
         if under_way.kind == kind and under_way.version_id == present.pk:
+            if bool(under_way.parameters.get("allow_gap")) != allow_gap:
+                raise StateForbids(
+                    f"The {under_way.what} is under way {'without' if allow_gap else 'with'} allow_gap; cancel it or "
+                    "ask again when it has ended.",
+                    operation=str(under_way.pk),
+                    lineage=lineage.name,
+                )
             return under_way
         raise StateForbids(
             f"The {under_way.what} is under way; cancel it or ask again when it has ended.",
@@ -210,9 +218,11 @@ def remove_alias(lineage: Model, name: str, *, user: User | None, reason: str = 
         )
     with transaction.atomic():
         lineage = _locked(lineage.pk, lineage.name)
-        alias = Alias.objects.select_related("version").filter(lineage=lineage, name=name).first()
+        alias = None
+        if _ALIAS.fullmatch(name):  # Postgres refuses to look for a NUL
+            alias = Alias.objects.select_related("version").filter(lineage=lineage, name=name).first()
         if alias is None:
-            raise UnknownModel(f"{lineage.name} has no alias {name!r}.", lineage=lineage.name)
+            raise UnknownModel(f"{lineage.name} has no alias {name[:70]!r}.", lineage=lineage.name)
         previous = alias.version
         alias.delete()
         _note(lineage, LineageChange.Kind.REMOVE, user, reason, alias=name, previous=previous)
@@ -231,7 +241,7 @@ def set_traffic(
     """The lineage, with this share of its requests answered by `candidate`, and copies sent to it (shadow) or not.
 
     None leaves a value as it is. The comparison of live and candidate begins anew. Raises PermissionDenied,
-    InvalidInput for a share outside 0 to 100, StateForbids without an alias `candidate`.
+    InvalidInput for a share outside 0 to 100, StateForbids without an alias `candidate` or when it is live.
     """
     check(user, ACTIVATE, "change the traffic of lineages")
     if candidate_percent is not None and not (math.isfinite(candidate_percent) and 0.0 <= candidate_percent <= 100.0):
@@ -240,13 +250,25 @@ def set_traffic(
         lineage = _locked(lineage.pk, lineage.name)
         percent = lineage.candidate_percent if candidate_percent is None else candidate_percent
         is_shadow = lineage.shadow if shadow is None else shadow
-        if (percent or is_shadow) and not Alias.objects.filter(lineage=lineage, name=CANDIDATE).exists():
-            raise StateForbids(
-                f"{lineage.name} has no candidate to send traffic to; set its alias `{CANDIDATE}` to a version first.",
-                lineage=lineage.name,
-            )
+        if percent or is_shadow:
+            _check_candidate(lineage)
         _write_traffic(lineage, percent, is_shadow, user, reason)
     return lineage
+
+
+def _check_candidate(lineage: Model) -> None:
+    leads_to = dict(Alias.objects.filter(lineage=lineage, name__in=(CANDIDATE, LIVE)).values_list("name", "version"))
+    if CANDIDATE not in leads_to:
+        raise StateForbids(
+            f"{lineage.name} has no candidate to send traffic to; set its alias `{CANDIDATE}` to a version first.",
+            lineage=lineage.name,
+        )
+    if leads_to[CANDIDATE] == leads_to.get(LIVE):
+        raise StateForbids(
+            f"The candidate of {lineage.name} is live, so there is nothing to split; set its alias `{CANDIDATE}` to "
+            "another version first.",
+            lineage=lineage.name,
+        )
 
 
 def _write_traffic(lineage: Model, percent: float, shadow: bool, user: User | None, reason: str) -> None:
@@ -276,7 +298,7 @@ def _note(
         version=version,
         previous=previous,
         details=details or names_of(version, previous),
-        reason=reason[:500],
+        reason=storable(reason)[:500],
         actor=actor_of(user),
         at=timezone.now(),
     )
@@ -300,25 +322,34 @@ def live_of(lineage: Model) -> ModelVersion | None:
 def previous_live(lineage: Model) -> ModelVersion | None:
     """The version that a rollback without a name goes to: the last one that was live before the present one.
 
-    Passed over: the live one, those that are gone or refused, and those that a rollback left.
+    Passed over: the live one, those that are gone or refused, and those that a rollback left. Two queries.
     """
     live = live_of(lineage)
-    moves = LineageChange.objects.filter(lineage=lineage, alias=LIVE, version__isnull=False).select_related("version")
-    for move in moves.defer(*(f"version__{name}" for name in UNREAD)):
-        version = move.version
-        assert version is not None  # asked for above
-        is_gone = version.lineage_id != lineage.pk or version.missing_since is not None or version.refusal
-        if version.rolled_back_at is None and not is_gone and version != live:
-            return version
-    return None
+    moves = LineageChange.objects.filter(
+        lineage=lineage,
+        alias=LIVE,
+        version__lineage=lineage,
+        version__missing_since=None,
+        version__refusal="",
+        version__rolled_back_at=None,
+    )
+    if live is not None:
+        moves = moves.exclude(version=live.pk)
+    move = moves.select_related("version").defer(*(f"version__{name}" for name in UNREAD)).first()
+    return move and move.version
 
 
-def periods(lineage: Model) -> list[Period]:
-    """Who was live from when to when, the newest first. One query."""
+def was_live(version: ModelVersion) -> bool:
+    """Whether the version is live in its lineage, or was once. One query."""
+    return LineageChange.objects.filter(lineage=version.lineage_id, alias=LIVE, version=version).exists()
+
+
+def periods(lineage: Model, limit: int | None = None) -> list[Period]:
+    """Who was live from when to when, the newest first; `limit` of them at most. One query."""
     found: list[Period] = []
     until = None
     moves = LineageChange.objects.filter(lineage=lineage, alias=LIVE).select_related("version")
-    for move in moves.defer(*(f"version__{name}" for name in UNREAD)):
+    for move in moves.defer(*(f"version__{name}" for name in UNREAD))[:limit]:
         version_id = move.version.model_id if move.version else move.details.get("version_id") or ""
         operation_id = None if move.operation_id is None else str(move.operation_id)
         found.append(Period(version_id, move.at, until, str(move.kind), move.reason, move.actor, operation_id))

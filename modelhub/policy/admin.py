@@ -11,10 +11,11 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from unfold.admin import ModelAdmin
 
+from modelhub.choice_filter import choice_filter
 from modelhub.conf import Config, config
 from modelhub.policy import effective as effective_policy
 from modelhub.policy.effective import effective
-from modelhub.policy.models import Policy, PolicyChange
+from modelhub.policy.models import OVERRIDABLE, Policy, PolicyChange
 from modelhub.read_only_admin import ReadOnlyAdmin
 
 # Section -> {setting: unit}
@@ -127,7 +128,7 @@ class PolicyAdmin(ModelAdmin):
 @admin.register(PolicyChange)
 class PolicyChangeAdmin(ReadOnlyAdmin):
     list_display = ("at", "setting", "shown_before", "shown_after", "actor")
-    list_filter = ("setting", "at")
+    list_filter = (choice_filter("setting", OVERRIDABLE), "at")
     search_fields = ("setting", "actor")
     search_help_text = "Setting, or who"
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from django.db import DatabaseError, OperationalError, connection, transaction
 from django.db.models import F
+from django.dispatch import Signal
 from django.utils import timezone
 
 from modelhub.conf import config
@@ -18,6 +19,10 @@ from modelhub.registry.choices import Status
 from modelhub.registry.models import Alias, DiscoveryRun, Model, ModelVersion, summary_of
 from modelhub.registry.plan import Claim, conflicts, lineage_types
 from modelhub.registry.scan import Directory, Known, Progress, Scan, scan_store
+
+# Sent before aliases are removed whose version is of another lineage now: aliases, actor. In discovery's transaction;
+# who keeps the history of aliases writes it then.
+aliases_strayed = Signal()
 
 _LOCK_KEY = 0x6D6F64656C687562  # "modelhub"; session-wide, so no transaction is open while files are hashed
 LOCK_WAIT_SECONDS = 60
@@ -76,7 +81,7 @@ def discover(*, actor: str, progress: Progress | None = None) -> DiscoveryReport
     with _alone():
         run = DiscoveryRun.objects.create(actor=actor[:150], started_at=timezone.now())
         try:
-            report = _discover(progress)
+            report = _discover(progress, actor[:150])
         except BaseException as error:
             run.error = str(error) or type(error).__name__
             with suppress(DatabaseError):  # the first error is the one to hear of
@@ -117,7 +122,7 @@ def _alone() -> Iterator[None]:
                 cursor.execute("SELECT pg_advisory_unlock(%s)", [_LOCK_KEY])
 
 
-def _discover(progress: Progress | None) -> DiscoveryReport:
+def _discover(progress: Progress | None, actor: str) -> DiscoveryReport:
     rows = {row.model_id: row for row in _registered()}
     known = {
         row.path: Known({file.path: file for file in files_of(row.manifest)}, row.metadata, row.config)
@@ -138,7 +143,7 @@ def _discover(progress: Progress | None) -> DiscoveryReport:
     scan.refused |= refusals
     scan.directories = [directory for directory in scan.directories if directory.path not in refusals]
     types = lineage_types(registered, [_claim_of(directory) for directory in scan.directories])
-    return _write(rows, scan, types, timezone.now())
+    return _write(rows, scan, types, timezone.now(), actor)
 
 
 def _registered() -> Iterable[ModelVersion]:
@@ -157,7 +162,9 @@ def _claim_of(directory: Directory) -> Claim:
 
 
 @transaction.atomic
-def _write(rows: dict[str, ModelVersion], scan: Scan, types: dict[str, str], now: datetime) -> DiscoveryReport:
+def _write(
+    rows: dict[str, ModelVersion], scan: Scan, types: dict[str, str], now: datetime, actor: str
+) -> DiscoveryReport:
     report = DiscoveryReport(notes=scan.notes)
     with connection.cursor() as cursor:
         cursor.execute("SET CONSTRAINTS version_unique_in_lineage DEFERRED")
@@ -190,7 +197,7 @@ def _write(rows: dict[str, ModelVersion], scan: Scan, types: dict[str, str], now
     ModelVersion.objects.bulk_create(new, batch_size=_BATCH_ROWS)
     ModelVersion.objects.bulk_update(altered, _WRITTEN, batch_size=_BATCH_ROWS)
     ModelVersion.objects.filter(pk__in=seen).update(discovered_at=now)
-    _remove_strayed_aliases(report)
+    _remove_strayed_aliases(report, actor)
     with connection.cursor() as cursor:
         cursor.execute("SET CONSTRAINTS version_unique_in_lineage IMMEDIATE")
     report.stale_in_memory = sorted(
@@ -199,12 +206,13 @@ def _write(rows: dict[str, ModelVersion], scan: Scan, types: dict[str, str], now
     return report
 
 
-def _remove_strayed_aliases(report: DiscoveryReport) -> None:
+def _remove_strayed_aliases(report: DiscoveryReport, actor: str) -> None:
     """A version that is of another lineage now takes no name of its old one with it."""
-    strayed = Alias.objects.exclude(version__lineage=F("lineage"))
-    for alias in strayed.select_related("lineage", "version__lineage").only(
-        "name", "lineage__name", "version__model_id", "version__lineage__name"
-    ):
+    rows = Alias.objects.exclude(version__lineage=F("lineage")).select_related("lineage", "version__lineage")
+    strayed = list(rows.only("name", "lineage__name", "version__model_id", "version__lineage__name"))
+    if strayed:
+        aliases_strayed.send(Alias, aliases=strayed, actor=actor)
+    for alias in strayed:
         report.notes.append(
             f"{alias.version} is of the lineage {alias.version.lineage} now; the name {alias.name} of {alias.lineage}, "
             "which led to it, was removed."

@@ -13,6 +13,7 @@ from unfold.decorators import display
 from unfold.paginator import InfinitePaginator
 
 from loaderd.errors import LoaderdError
+from modelhub.choice_filter import choice_filter
 from modelhub.read_only_admin import ReadOnlyAdmin
 from modelhub.telemetry.alerts import ACKNOWLEDGE_PERMISSION, acknowledge
 from modelhub.telemetry.models import Alert, Comparison, Sample, Trace
@@ -94,10 +95,29 @@ class AlertAdmin(ReadOnlyAdmin):
         return alert.state
 
 
+ROUTES = ("live", "candidate", "direct")  # of Trace.route
+
+
+class TraceStatusFilter(admin.SimpleListFilter):
+    """By the class of the answer's HTTP status; its choices cost no query."""
+
+    title = "status"
+    parameter_name = "status"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("2", "2xx, answered"), ("4", "4xx, refused"), ("5", "5xx, failed")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Trace]) -> QuerySet[Trace]:
+        if self.value() not in ("2", "4", "5"):
+            return queryset
+        lowest = int(self.value()) * 100
+        return queryset.filter(status__gte=lowest, status__lt=lowest + 100)
+
+
 @admin.register(Trace)
 class TraceAdmin(ReadOnlyAdmin):
     list_display = ("at", "version", "status", "route", "user", "items", "batch_items", "total", "queue", "compute")
-    list_filter = ("status", "route", "at")
+    list_filter = (TraceStatusFilter, choice_filter("route", ROUTES), "at")
     search_fields = ("version__model_id", "user")
     search_help_text = "Model or user"
     paginator = InfinitePaginator  # counting a week of them takes longer than the page

@@ -1,7 +1,7 @@
 """Keeps the measurements small: rows are rolled up with age, and deleted when METRICS_RETENTION_DAYS are over.
 
 Runs every ten minutes through django-q2's schedule (see the admin), or by hand with `manage.py maintain`. Operations,
-state changes and the history of lineages stay.
+state changes and the history of lineages stay, but for what others add to `PURGES`: the loads on demand.
 """
 
 from __future__ import annotations
@@ -30,6 +30,11 @@ SCHEDULED_SECONDS = 10.0
 CHUNK_BINS = 15  # bins of time that one transaction rolls up
 CHUNK_ROWS = 10_000  # rows that one transaction deletes
 SCHEDULE_NAME = "Roll up and purge measurements"
+
+# Does a bounded piece of its work and returns the rows, or None when nothing is left.
+Step = Callable[[], int | None]
+# What others delete at the same time: each is given the moment before which rows are too old.
+PURGES: list[Callable[[datetime], Step]] = []
 
 _LOCK_KEY = "modelhub.telemetry.maintenance"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -91,8 +96,8 @@ def maintain(limit_seconds: float | None = SCHEDULED_SECONDS) -> dict[str, Any]:
     }
 
 
-def _steps(now: datetime) -> Iterator[tuple[Callable[[], int | None], str]]:
-    """(step, what it counts): a step does a bounded piece of its work and returns the rows, or None when done.
+def _steps(now: datetime) -> Iterator[tuple[Step, str]]:
+    """(step, what it counts).
 
     What is too old goes first, so that it is not rolled up for nothing.
     """
@@ -102,11 +107,13 @@ def _steps(now: datetime) -> Iterator[tuple[Callable[[], int | None], str]]:
     yield _purge(Trace, Q(at__lt=oldest)), "purged"
     yield _purge(Alert, Q(resolved_at__lt=oldest)), "purged"
     yield _purge(Comparison, Q(last_at__lt=oldest)), "purged"
+    for purge in PURGES:
+        yield purge(oldest), "purged"
     for fine, coarse, age in LEVELS:
         yield _roll_up(fine, coarse, now - age), "rolled_up"
 
 
-def _purge(model: type[models.Model], condition: Q) -> Callable[[], int | None]:
+def _purge(model: type[models.Model], condition: Q) -> Step:
     def step() -> int | None:
         rows = model._default_manager.filter(condition).order_by().values("pk")[:CHUNK_ROWS]
         with transaction.atomic():
@@ -149,7 +156,7 @@ _ROLL_UP = f"""
 """  # noqa: S608 (names of our table and its columns)
 
 
-def _roll_up(fine: int, coarse: int, before: datetime) -> Callable[[], int | None]:
+def _roll_up(fine: int, coarse: int, before: datetime) -> Step:
     """before: rows older than this are rolled up, by whole bins."""
     width = timedelta(seconds=coarse)
     end = _EPOCH + (before - _EPOCH) // width * width

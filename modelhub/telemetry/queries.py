@@ -95,12 +95,24 @@ def _summary(row: Mapping[str, Any], window_seconds: float) -> dict[str, Any]:
     }
 
 
+# Beyond it the host's steps have no quantiles: every model's histograms would have to be added up.
+HOST_QUANTILES_FOR_SECONDS = 3600
+
 # Cells of the table: which bin a row belongs to. `at` is an interval's end, so a row at a bin's end belongs to it.
-_SERIES = """
+_SEEN = """
     WITH seen AS MATERIALIZED (
-        SELECT *, date_bin(%(step)s, at - interval '1 microsecond', %(epoch)s) + %(step)s AS bin
+        SELECT {columns}, date_bin(%(step)s, at - interval '1 microsecond', %(epoch)s) + %(step)s AS bin
         FROM {table} WHERE {which} AND at > %(begin)s AND at <= %(end)s
-    ), buckets AS (
+    )"""
+_SUMS = """, sums AS (
+        SELECT bin,
+            sum(requests)::bigint AS requests, sum(items)::bigint AS items, sum(errors)::bigint AS errors,
+            sum(latency_seconds) AS latency_seconds,
+            max(queued) AS queued, max(in_flight) AS in_flight,
+            {bytes}
+        FROM seen GROUP BY bin
+    )"""
+_BUCKETS = """, buckets AS (
         SELECT bin, array_agg(bucket) AS buckets, array_agg(total) AS totals
         FROM (
             SELECT bin, bucket - 1 AS bucket, sum(count)::bigint AS total
@@ -108,16 +120,10 @@ _SERIES = """
             WHERE count > 0 GROUP BY 1, 2
         ) AS cell
         GROUP BY bin
-    ), sums AS (
-        SELECT bin,
-            sum(requests)::bigint AS requests, sum(items)::bigint AS items, sum(errors)::bigint AS errors,
-            sum(latency_seconds) AS latency_seconds,
-            max(queued) AS queued, max(in_flight) AS in_flight,
-            {bytes}
-        FROM seen GROUP BY bin
-    )
-    SELECT * FROM sums LEFT JOIN buckets USING (bin)
-"""
+    )"""
+_SERIES = _SEEN + _BUCKETS + _SUMS + " SELECT * FROM sums LEFT JOIN buckets USING (bin)"  # noqa: S608 (our own text)
+_SERIES_OF_SUMS = _SEEN + _SUMS + " SELECT * FROM sums"  # noqa: S608
+_COUNTED = ("version_id", "requests", "items", "errors", "latency_seconds", "queued", "in_flight")
 _BYTES = ("private_bytes", "gpu_bytes", "reserved_bytes", "budget_bytes", "available_bytes")
 
 
@@ -127,8 +133,9 @@ def series(version: ModelVersion | None, window_seconds: float, points: int = 12
     Each: {at (its end), seconds, requests, items, errors, error_rate, requests_per_second, latency_ms {mean, p50,
     p95, p99}, queued, in_flight, private_bytes, gpu_bytes, reserved_bytes, budget_bytes, available_bytes}. Bytes are
     None in a step without a sample: the model was not loaded, or loaderd was away. version None: the host, whose
-    requests are those of all models and whose bytes are what all models hold. A step is never shorter than the
-    resolution that is still kept at the window's beginning.
+    requests are those of all models and whose bytes are what all models hold; for a window longer than
+    HOST_QUANTILES_FOR_SECONDS its latency_ms has the mean only, and None for the quantiles. A step is never shorter
+    than the resolution that is still kept at the window's beginning.
     """
     step = _step_seconds(window_seconds, points)
     end = math.ceil(timezone.now().timestamp() / step) * step
@@ -137,8 +144,16 @@ def series(version: ModelVersion | None, window_seconds: float, points: int = 12
     only_host = "" if version is not None else " FILTER (WHERE version_id IS NULL)"
     columns = [f"{'min' if name == 'available_bytes' else 'max'}({name}){only_host} AS {name}" for name in _BYTES]
     begin = _EPOCH + timedelta(seconds=end - count * step)
+    with_quantiles = version is not None or window_seconds <= HOST_QUANTILES_FOR_SECONDS
+    counted = ", ".join((*_COUNTED, *_BYTES))
+    statement = (_SERIES if with_quantiles else _SERIES_OF_SUMS).format(
+        table=_SAMPLES,
+        which=which,
+        bytes=", ".join(columns),
+        columns=f"{counted}, histogram" if with_quantiles else counted,
+    )
     rows = _rows(
-        _SERIES.format(table=_SAMPLES, which=which, bytes=", ".join(columns)),
+        statement,
         {
             "version_id": version.pk if version is not None else None,
             "resolutions": list(RESOLUTIONS_SECONDS),

@@ -60,6 +60,16 @@ def test_a_rollback_plans_the_version_that_was_live_before(
     assert planner.received[0]["spec"]["model_id"] == "sentiment-v1"
 
 
+def test_a_rollback_to_the_live_version_is_refused_as_without_a_dry_run(api: APIClient, planner: ControlSocket) -> None:
+    answers = [
+        api.post(f"/api/lineages/sentiment/rollback{more}", {"to": "sentiment-v2"}) for more in ("?dry_run=1", "")
+    ]
+    assert [(answer.status_code, answer.json()["error"]["message"]) for answer in answers] == [
+        (409, "sentiment-v2 is live already.")
+    ] * 2
+    assert not planner.received
+
+
 @pytest.mark.parametrize("value", ["perhaps", ""])
 def test_a_value_that_makes_no_sense_is_refused(api: APIClient, value: str) -> None:
     answer = api.post(f"/api/models/sentiment-v1/load?dry_run={value}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
@@ -21,7 +22,15 @@ from tests.api.conftest import As, ControlSocket
 
 M = "/api/models/sentiment-model-v1"
 L = "/api/lineages/sentiment-model-v1"
-BODIES = {"POST": {"inputs": ["x"]}, "PATCH": {}, "PUT": {"model_id": "sentiment-model-v1"}}
+BODIES: dict[str, dict[str, Any]] = {"POST": {}, "PATCH": {}, "PUT": {}}
+
+
+def body_of(method: str, address: str) -> dict[str, Any] | None:
+    if address.endswith("/predict"):
+        return {"inputs": ["x"]}
+    return {"model_id": "sentiment-model-v1"} if method == "PUT" and "/aliases/" in address else BODIES.get(method)
+
+
 KINDS = ("anonymous", "viewer", "operator", "admin")
 READ = (401, 200, 200, 200)
 ACT = (401, 403, 200, 200)
@@ -103,7 +112,7 @@ def test_matrix(
         # An unload is under way and a load waits behind it.
         Operation.objects.filter(pk=operation.pk).update(requested_at=timezone.now() + timedelta(minutes=1))
         Operation.objects.create(kind="unload", version=operation.version, requested_at=timezone.now())
-    data = BODIES.get(method)
+    data = body_of(method, address)
     answer = as_(kind).generic(
         method,
         address.format(operation=operation.id, alert=open_alert.pk),

@@ -54,7 +54,7 @@ class TestPolicy:
 
     @pytest.mark.parametrize("field", ["name", "desired_state", "status", "approved_digest", "digest"])
     def test_it_sets_nothing_else(self, api: APIClient, version: ModelVersion, field: str) -> None:
-        assert api.patch(ADDRESS, {field: "loaded"}).status_code == 200
+        assert api.patch(ADDRESS, {field: "loaded"}).status_code == 400
         assert getattr(ModelVersion.objects.get(), field) == getattr(version, field)
 
 

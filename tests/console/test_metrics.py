@@ -74,7 +74,10 @@ def test_it_tells_models_operations_queue_alerts_and_loaderd(
         last_used_at=timezone.now(),
     )
     register(1)
+    long_ago = timezone.now() - timedelta(hours=2)
     Operation.objects.create(kind="load", version=loaded, status="succeeded")
+    Operation.objects.create(kind="load", version=loaded, status="failed", requested_at=long_ago)
+    Operation.objects.create(kind="activate", version=loaded, status="running", requested_at=long_ago)
     Operation.objects.create(kind="optimize")
     now = timezone.now()
     Alert.objects.create(key="a", kind="memory", opened_at=now, last_seen_at=now)
@@ -89,6 +92,8 @@ def test_it_tells_models_operations_queue_alerts_and_loaderd(
     assert of(figures, "registry_prediction_errors_total", model="m0000") == 2
     assert of(figures, "registry_latency_seconds_total", model="m0000") == 0.5
     assert of(figures, "operations", kind="load", status="succeeded") == 1
+    assert of(figures, "operations", kind="load", status="failed") is None  # over, and long ago
+    assert of(figures, "operations", kind="activate", status="running") == 1
     assert of(figures, "operations", kind="optimize", status="queued") == 1
     assert of(figures, "alerts_open", kind="memory") == 1
     assert of(figures, "queue_tasks") == 0

@@ -87,6 +87,9 @@ def test_an_evicted_model_comes_back_when_it_is_asked_for(
     set_budget(api, max(measured[BIG], measured[OTHER]) + 4 * MIB)
     with httpx.Client(headers=dict(stack.headers), timeout=60) as door:
 
+        def status_of(model_id: str) -> str:
+            return str(api.get(f"/api/models/{model_id}").json()["status"])
+
         def ask(model_id: str) -> httpx.Response:
             return door.post(f"http://{stack.inference}/v2/models/{model_id}/infer", json=text_request())
 
@@ -94,8 +97,8 @@ def test_an_evicted_model_comes_back_when_it_is_asked_for(
         for model_id in (OTHER, BIG, OTHER):
             answer = ask(model_id)
             assert answer.status_code == 200, answer.text
-            assert api.get(f"/api/models/{model_id}").json()["status"] == "loaded"
-    assert api.get(f"/api/models/{BIG}").json()["status"] == "unloaded"
+            wait_until(lambda model_id=model_id: status_of(model_id) == "loaded", 10, "the registry is told")
+    assert status_of(BIG) == "unloaded"
 
 
 def test_optimise_frees_what_it_promised(stack: Stack, api: httpx.Client, measured: dict[str, int]) -> None:

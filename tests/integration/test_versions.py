@@ -76,8 +76,11 @@ def test_split_and_shadow_compare_two_versions(stack: Stack, api: httpx.Client) 
     for side in ("live", "candidate"):
         assert seen[side]["latency_ms"]["p50"] > 0
         assert seen[side]["error_rate"] == 0
-    used = {model_id: api.get(f"/api/models/{model_id}").json()["usage_count"] for model_id in counts}
-    assert all(used[model_id] > counts[model_id] for model_id in counts)
+
+    def counted(model_id: str) -> int:
+        return int(api.get(f"/api/models/{model_id}").json()["usage_count"]) - counts[model_id]
+
+    wait_until(lambda: all(counted(model_id) > 20 for model_id in counts), 20, "both versions' requests are counted")
 
 
 @pytest.mark.usefixtures("old_is_live")

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import Permission, User
+from django.db import connection, transaction
 from django.utils import timezone
 from django_q.models import OrmQ
 
@@ -22,6 +23,7 @@ from loaderd.errors import (
 from modelhub.lifecycle.actions import cancel, request_load, request_unload
 from modelhub.lifecycle.models import LoaderStatus, Operation, OperationStatus
 from modelhub.registry.models import ModelVersion
+from tests.deadline import wait_until
 from tests.lifecycle.conftest import MakeVersion, in_thread
 from tests.lifecycle.fake_loaderd import FakeLoaderd
 
@@ -199,6 +201,23 @@ def test_unloading_what_is_not_loaded_says_so(version: ModelVersion, loaderd_is_
     assert not OrmQ.objects.exists()
 
 
+def test_unloading_what_is_wished_and_not_loaded_yet_reaches_loaderd(
+    make_version: MakeVersion, loaderd_is_heard: LoaderStatus
+) -> None:
+    """loaderd just started, or an activation made room: the load is on its way and not reported."""
+    version = make_version(status="unloaded", desired_state="loaded")
+    assert request_unload(version, user=None, source="api").status == "queued"
+    assert desired_state(version) == "unloaded"
+    assert OrmQ.objects.count() == 1
+
+
+def test_a_reason_is_kept_without_what_postgres_refuses(version: ModelVersion, loaderd_is_heard: LoaderStatus) -> None:
+    request_load(version, user=None, source="api", reason="nul\0 and \ud800 " + "x" * 600)
+    stored = Operation.objects.get().reason
+    assert stored.startswith("nul\N{REPLACEMENT CHARACTER} and ? x")
+    assert len(stored) == 500
+
+
 def test_unloading_a_model_in_error_reaches_loaderd_which_forgets_the_error(
     make_version: MakeVersion, loaderd_is_heard: LoaderStatus
 ) -> None:
@@ -228,7 +247,7 @@ def test_cancelling_a_running_load_tells_loaderd(
     Operation.objects.update(status=OperationStatus.RUNNING)
     assert cancel(operation, user=admin).status == "running"
     assert silent_loaderd.received == [{"command": "cancel", "operation_id": str(operation.pk)}]
-    assert desired_state(version) == "unloaded"
+    assert desired_state(version) == "loaded", "it may be loaded in this moment; how it ends decides"
 
 
 def test_what_has_ended_or_is_an_unload_that_began_cannot_be_cancelled(
@@ -254,6 +273,33 @@ def test_cancelling_a_queued_unload_keeps_the_model_wished(
     assert desired_state(version) == "unloaded"
     assert cancel(unload, user=admin).status == "cancelled"
     assert desired_state(version) == "loaded"
+
+
+def test_cancelling_a_queued_load_waits_for_who_decides_over_the_model(
+    version: ModelVersion, admin: User, loaderd_is_heard: LoaderStatus
+) -> None:
+    """Otherwise it would put the wish of a command back that is being written at this moment."""
+    load = request_load(version, user=admin, source="api")
+    with transaction.atomic():
+        ModelVersion.objects.select_for_update(no_key=True).get(pk=version.pk)
+        cancelling = in_thread(lambda: cancel(load, user=admin))
+        wait_until(lambda: _is_waiting_for_a_lock("FOR NO KEY UPDATE"))
+        Operation.objects.create(kind="activate", version=version)
+    cancelling.join(20)
+    assert Operation.objects.get(pk=load.pk).status == "cancelled"
+    assert desired_state(version) == "loaded", "the activation wishes it"
+
+
+def _is_waiting_for_a_lock(statement: str) -> bool:
+    with connection.cursor() as cursor:
+        # A transaction sees the activity as it was at its first look.
+        cursor.execute("SELECT pg_stat_clear_snapshot()")
+        cursor.execute(
+            "SELECT count(*) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE %s",
+            [f"%{statement}%"],
+        )
+        return bool(cursor.fetchone()[0])
 
 
 @pytest.mark.parametrize("in_order", [True, False])

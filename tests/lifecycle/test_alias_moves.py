@@ -160,6 +160,26 @@ def test_a_candidate_that_becomes_live_takes_its_share_with_it(topic: Model, tel
     assert LineageChange.objects.get(kind="traffic").reason == "its candidate became live"
 
 
+def test_a_candidate_that_becomes_live_by_its_first_load_takes_its_share_with_it(topic: Model, tell: Tell) -> None:
+    Alias.objects.create(lineage=topic, name="candidate", version=version(2), set_by="ada")
+    Model.objects.update(candidate_percent=20.0)
+    tell(*loaded(2))
+    topic.refresh_from_db()
+    assert (live(), topic.candidate_percent, topic.traffic_changed_at.timestamp()) == ("topic-v2", 0.0, NOW)
+    assert list(LineageChange.objects.order_by("pk").values_list("kind", "actor")) == [
+        ("first", "loaderd"),
+        ("traffic", "loaderd"),
+    ]
+
+
+def test_the_load_of_another_version_leaves_the_share(topic: Model, tell: Tell) -> None:
+    Alias.objects.create(lineage=topic, name="candidate", version=version(2), set_by="ada")
+    Model.objects.update(candidate_percent=20.0)
+    tell(*loaded(1), *loaded(2))
+    topic.refresh_from_db()
+    assert (live(), topic.candidate_percent) == ("topic-v1", 20.0)
+
+
 def test_a_move_of_what_was_deleted_does_not_hold_up_the_rest(topic: Model, tell: Tell) -> None:
     version(3).delete()
     tell(moved(3, previous=1), moved(2, previous=3), moved(1, lineage="ghost"))

@@ -97,6 +97,12 @@ def test_it_optimizes_and_finds_what_is_unused(loaderd: FakeLoaderd, queue: None
     asyncio.run(main())
 
 
+def test_what_a_silent_loaderd_held_is_not_told_as_unused(version: ModelVersion) -> None:
+    long_ago = timezone.now() - timedelta(hours=30)
+    ModelVersion.objects.update(status="loaded", last_used_at=long_ago, last_loaded_at=long_ago)
+    assert asyncio.run(DynamicModelManager().find_unused_models(threshold_hours=24)) == []
+
+
 class TestLimits:
     """The specification's attributes are the policy's settings, for everybody and at once."""
 

@@ -21,6 +21,7 @@ from loaderd.errors import (
     LoadFailed,
     ModelProcessDied,
     PermissionDenied,
+    ShuttingDown,
     StateForbids,
     UnknownModel,
 )
@@ -170,6 +171,33 @@ def test_an_operation_ends_as_loaderd_says(
     assert operation.status == status
     assert (operation.result, operation.error) == (ended.get("result"), ended.get("error"))
     assert operation.finished_at is not None
+
+
+@pytest.mark.parametrize(
+    ("ended", "desired"),
+    [
+        ({"error": Cancelled("Enough.").to_message()}, "unloaded"),
+        ({"error": ShuttingDown("Later.").to_message()}, "loaded"),
+        ({"result": {"status": "loaded"}}, "loaded"),
+    ],
+    ids=["cancelled", "shut down", "loaded before the cancel"],
+)
+def test_a_load_that_was_cancelled_is_not_wished_any_more(
+    version: ModelVersion, tell: Tell, ended: dict[str, Any], desired: str
+) -> None:
+    ModelVersion.objects.update(desired_state="loaded")
+    parameters = {"desired_before": "loaded"}
+    operation = Operation.objects.create(kind="load", version=version, status="running", parameters=parameters)
+    tell(OperationEnded(str(operation.pk), NOW, **ended))
+    assert row().desired_state == desired
+
+
+def test_a_cancelled_load_leaves_the_wish_of_an_activation_that_waits(version: ModelVersion, tell: Tell) -> None:
+    ModelVersion.objects.update(desired_state="loaded")
+    operation = Operation.objects.create(kind="load", version=version, status="running")
+    Operation.objects.create(kind="activate", version=version)
+    tell(OperationEnded(str(operation.pk), NOW, error=Cancelled("Enough.").to_message()))
+    assert row().desired_state == "loaded"
 
 
 def test_an_unload_puts_aside_an_error_that_is_older_than_the_daemon(version: ModelVersion, tell: Tell) -> None:

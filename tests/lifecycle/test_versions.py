@@ -32,6 +32,7 @@ from modelhub.lifecycle.versions import (
     request_rollback,
     set_alias,
     set_traffic,
+    was_live,
 )
 from modelhub.registry.models import Alias, Model, ModelVersion
 from tests.lifecycle.conftest import MakeVersion, in_thread
@@ -111,6 +112,17 @@ def test_two_activations_of_one_version_are_one(topic: Model) -> None:
     for thread in [in_thread(ask) for _ in range(6)]:
         thread.join(20)
     assert (len(ids), len(set(ids)), OrmQ.objects.count()) == (6, 1, 1)
+
+
+def test_an_activation_is_not_joined_by_one_that_may_leave_a_gap(topic: Model) -> None:
+    first = activate(2)
+    with pytest.raises(StateForbids, match="activation of topic-v2 is under way without allow_gap"):
+        activate(2, allow_gap=True)
+    assert activate(2).pk == first.pk
+    Operation.objects.update(parameters={"allow_gap": True})
+    with pytest.raises(StateForbids, match="is under way with allow_gap; cancel it"):
+        activate(2)
+    assert Operation.objects.count() == 1
 
 
 def test_a_lineage_moves_once_at_a_time(topic: Model) -> None:
@@ -284,6 +296,25 @@ def test_periods_tell_who_was_live_from_when_to_when(topic: Model, django_assert
     ]
 
 
+def test_a_long_history_is_not_read_for_what_is_live_and_was_before(
+    topic: Model, django_assert_num_queries: Any
+) -> None:
+    for number in (3, 1, 2, 2, 2):
+        make_live(number)
+    assert [period.version_id for period in periods(topic, limit=2)] == ["topic-v2", "topic-v2"]
+    assert periods(topic, limit=3) == periods(topic)[:3]
+    with django_assert_num_queries(2):
+        before = previous_live(topic)
+    assert before == version(1)
+
+
+def test_a_version_was_live_or_never(topic: Model) -> None:
+    make_live(1)
+    make_live(2)
+    set_alias(topic, "candidate", version(3), user=None)
+    assert [was_live(version(number)) for number in (1, 2, 3)] == [True, True, False]
+
+
 def test_the_history_outlives_a_version(topic: Model) -> None:
     make_live(2)
     make_live(1)
@@ -380,6 +411,26 @@ def test_traffic_needs_a_candidate_and_ends_with_it(topic: Model, admin: User) -
         {"candidate_percent": 10.0, "shadow": True},
         {"candidate_percent": 0.0, "shadow": False},
     ]
+
+
+def test_traffic_between_a_version_and_itself_is_refused(topic: Model) -> None:
+    set_alias(topic, "candidate", version(2), user=None)
+    make_live(2)
+    with pytest.raises(StateForbids, match="The candidate of topic is live"):
+        set_traffic(topic, candidate_percent=None, shadow=True, user=None)
+    set_traffic(topic, candidate_percent=0.0, shadow=False, user=None)
+    assert not LineageChange.objects.filter(kind="traffic").exists()
+
+
+@pytest.mark.parametrize("name", ["nul\0", "a/b", "\ud800", ""])
+def test_what_is_no_name_for_an_alias_is_no_alias_to_remove(topic: Model, name: str) -> None:
+    with pytest.raises(UnknownModel, match="topic has no alias"):
+        remove_alias(topic, name, user=None)
+
+
+def test_the_history_takes_any_reason(topic: Model) -> None:
+    set_alias(topic, "canary", version(2), user=None, reason="nul\0")
+    assert LineageChange.objects.get().reason == "nul\N{REPLACEMENT CHARACTER}"
 
 
 @pytest.mark.parametrize("percent", [-0.1, 100.1, float("nan"), float("inf")])

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 
 from loaderd.scheduler import Decision, Plan, Snapshot, Wish, decide, superfluous
-from loaderd.scheduler.cover import cheapest_cover
+from loaderd.scheduler.cover import MAX_NODES, _Search, cheapest_cover
 from loaderd.scheduler.regret import regret_seconds
 from loaderd.states import ModelState
 from tests.loaderd.fleets import (
@@ -444,6 +444,29 @@ class TestTheCheapestCover:
             spare = [sum(gives[i][c] for i in found) - lacking[c] for c in range(4)]
             assert min(spare) >= 0
             assert all(any(gives[i][c] > spare[c] for c in range(4)) for i in found), seed
+
+    def test_no_size_is_searched_without_a_bound(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Prices close together and two resources: the bound hardly ever turns the search back."""
+        visits = 0
+        cost_ahead = _Search._cost_ahead
+
+        def counted(search: _Search, at: int, left: tuple[int, ...]) -> float:
+            nonlocal visits
+            visits += 1
+            return cost_ahead(search, at, left)
+
+        monkeypatch.setattr(_Search, "_cost_ahead", counted)
+        most = 0
+        for count in (9, 16, 100):
+            for seed in range(10):
+                rng, visits = random.Random(seed), 0
+                gives = [[rng.randint(100, 400), rng.randint(100, 400)] for _ in range(count)]
+                costs = [give[0] * rng.uniform(0.99, 1.01) for give in gives]
+                found = cheapest_cover(costs, gives, [sum(give[c] for give in gives) // 3 for c in range(2)])
+                assert found is not None
+                assert visits <= MAX_NODES, (count, seed)
+                most = max(most, visits)
+        assert most == MAX_NODES, "some of these are searched to the bound"
 
     def test_a_fleet_of_equals_is_not_tried_in_every_order(self) -> None:
         assert cheapest_cover([1.0] * 16, [[10]] * 16, [75]) == list(range(8))

@@ -9,7 +9,7 @@ import pytest
 
 from modelhub.lifecycle.models import LineageChange, Operation
 from modelhub.registry.models import Model
-from tests.api.conftest import ControlSocket
+from tests.api.conftest import ControlSocket, MakeVersion
 from tests.management.conftest import Run
 
 pytestmark = pytest.mark.usefixtures("lineage")
@@ -78,6 +78,22 @@ def test_an_activation_that_needs_a_gap_says_so(
     ended, _, err = run("activate", "sentiment-v1", "--dry-run", *arguments)
     assert ended == status
     assert ("does not fit beside sentiment-v2, which is live; with --allow-gap" in err) == (status == 1)
+
+
+@pytest.mark.parametrize(
+    ("to", "told"),
+    [("sentiment-v2", "sentiment-v2 is live already."), ("other-v1", "other-v1 is no version of sentiment.")],
+)
+def test_a_rollback_is_refused_as_the_command_itself_would_be(
+    planner: ControlSocket, run: Run, make_version: MakeVersion, to: str, told: str
+) -> None:
+    make_version("other-v1", lineage="other")
+    planned, done = (run("rollback", "sentiment", "--to", to, *more) for more in (["--dry-run"], []))
+    assert (planned[0], done[0]) == (1, 1)
+    assert told in planned[2]
+    assert told in done[2]
+    assert not planner.received
+    assert not Operation.objects.exists()
 
 
 def test_a_rollback_plans_its_target(planner: ControlSocket, run: Run, lineage: Model) -> None:

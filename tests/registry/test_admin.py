@@ -20,6 +20,7 @@ from modelhub.lifecycle.models import LineageChange, LoaderStatus, Operation, St
 from modelhub.policy.effective import RULES_CHANNEL
 from modelhub.registry.choices import DesiredState, Status
 from modelhub.registry.models import Alias, DiscoveryRun, Model, ModelVersion
+from modelhub.telemetry.models import Sample, Trace
 from tests.registry.conftest import Store
 
 pytestmark = pytest.mark.django_db
@@ -338,6 +339,31 @@ class TestSaving:
         )
         assert admin_client.post(url("delete", version.pk), {"post": "yes"}).status_code == 302
         assert not ModelVersion.objects.exists()
+
+    def test_its_history_is_counted_and_never_read(self, admin_client: Client, version: ModelVersion) -> None:
+        now = timezone.now()
+        operation = Operation.objects.create(kind="activate", version=version, status="succeeded")
+        Trace.objects.bulk_create(
+            Trace(version=version, at=now, status=200, route="live", total_seconds=1.0) for _ in range(30)
+        )
+        Sample.objects.create(version=version, at=now, seconds=10)
+        kept = ModelVersion.objects.create(
+            lineage=version.lineage, model_id="mail-v0", name="mail", version="0", path="topic/mail-v0"
+        )
+        change = StateChange.objects.create(
+            version=kept, from_state="loaded", to_state="unloading", actor="x", at=now, operation=operation
+        )
+        with CaptureQueriesContext(connection) as captured:
+            page = admin_client.get(url("delete", version.pk)).content.decode()
+            assert admin_client.post(url("delete", version.pk), {"post": "yes"}).status_code == 302
+        assert "30 traces" in page
+        read = [query["sql"] for query in captured if query["sql"].startswith("SELECT")]
+        assert not [sql for sql in read if "telemetry_trace" in sql and "COUNT" not in sql]
+        assert not Trace.objects.exists()
+        assert not Sample.objects.exists()
+        assert list(ModelVersion.objects.all()) == [kept]
+        change.refresh_from_db()
+        assert change.operation is None
 
     def test_the_live_version_of_a_lineage_is_deleted_and_the_history_says_so(
         self, admin_client: Client, version: ModelVersion

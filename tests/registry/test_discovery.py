@@ -361,6 +361,36 @@ class TestAgain:
         assert any("the name live of mail" in note for note in report.notes), report.notes
         assert not any("name" in note for note in discovered().notes)
 
+    def test_the_history_says_which_names_discovery_removed(self, store: Store, discovered: Discovered) -> None:
+        for number in (1, 2, 3):
+            store.add(f"topic/mail-{number}", metadata={"lineage": "mail", "version": str(number)})
+        discovered()
+        for name, model_id in (("live", "mail-1"), ("candidate", "mail-2"), ("fallback", "mail-3")):
+            found = version(model_id)
+            Alias.objects.create(lineage=found.lineage, name=name, version=found, set_by="ada")
+        Model.objects.filter(name="mail").update(candidate_percent=20.0, shadow=True)
+        for number in (1, 2):
+            store.add(f"topic/mail-{number}", metadata={"lineage": "post", "version": str(number)})
+        discovered()
+        mail = Model.objects.get(name="mail")
+        assert (mail.candidate_percent, mail.shadow) == (0.0, False)
+        assert mail.traffic_changed_at is not None
+        removed = mail.changes.filter(kind="remove").order_by("alias")
+        assert list(removed.values_list("alias", "previous__model_id", "details", "reason", "actor")) == [
+            (
+                name,
+                model_id,
+                {"version_id": None, "previous_id": model_id},
+                f"{model_id} is of the lineage post now",
+                "test",
+            )
+            for name, model_id in (("candidate", "mail-2"), ("live", "mail-1"))
+        ]
+        traffic = mail.changes.get(kind="traffic")
+        assert (traffic.details, traffic.actor) == ({"candidate_percent": 0.0, "shadow": False}, "test")
+        discovered()
+        assert mail.changes.count() == 3
+
     def test_a_lineages_description_belongs_to_people_after_the_first_time(
         self, store: Store, discovered: Discovered
     ) -> None:

@@ -45,6 +45,27 @@ def fill(make_version: MakeVersion) -> Callable[[int], None]:
     return fill
 
 
+@pytest.mark.parametrize(
+    "page",
+    ["telemetry/trace", "telemetry/alert", "lifecycle/operation", "lifecycle/lineagechange", "policy/policychange"],
+)
+def test_no_filter_reads_the_table_for_its_choices(admin_client: Client, page: str) -> None:
+    with CaptureQueriesContext(connection) as queries:
+        assert admin_client.get(f"/admin/{page}/").status_code == 200
+    assert not [query["sql"] for query in queries if "DISTINCT" in query["sql"]]
+
+
+@pytest.mark.parametrize(
+    ("query", "wanted"),
+    [("status=2", [200]), ("status=5", [504]), ("route=candidate", [504]), ("status=x", [200, 504])],
+)
+def test_traces_are_filtered(admin_client: Client, version: ModelVersion, query: str, wanted: list[int]) -> None:
+    for status, route in ((200, "live"), (504, "candidate")):
+        Trace.objects.create(version=version, at=timezone.now(), status=status, route=route, total_seconds=0.1)
+    found = admin_client.get(f"/admin/telemetry/trace/?{query}").context["cl"].result_list
+    assert sorted(trace.status for trace in found) == wanted
+
+
 @pytest.mark.parametrize("page", ["alert", "trace", "sample", "comparison"])
 def test_a_list_costs_the_same_for_any_number_of_rows(
     admin_client: Client, fill: Callable[[int], None], page: str

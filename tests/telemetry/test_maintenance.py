@@ -16,6 +16,8 @@ from django_q.models import OrmQ, Schedule
 from django_q.scheduler import scheduler
 
 from loaderd import histogram
+from modelhub.lifecycle import purging
+from modelhub.lifecycle.models import LineageChange, Operation, StateChange
 from modelhub.policy.effective import change
 from modelhub.registry.models import ModelVersion
 from modelhub.telemetry import maintenance
@@ -44,6 +46,38 @@ def ago(**age: float) -> datetime:
 
 def of_length(seconds: int) -> list[Sample]:
     return list(Sample.objects.filter(seconds=seconds).order_by("at"))
+
+
+class TestLoadsOnDemand:
+    def operation(self, version: ModelVersion, days: float, **fields: object) -> Operation:
+        at = timezone.now() - timedelta(days=days)
+        values = {"kind": "load", "status": "succeeded", "source": "demand", "finished_at": at, **fields}
+        operation = Operation.objects.create(version=version, requested_at=at, **values)
+        StateChange.objects.create(
+            version=version, from_state="unloaded", to_state="loading", actor="x", at=at, operation=operation
+        )
+        LineageChange.objects.create(
+            lineage=version.lineage, alias="live", kind="first", version=version, actor="x", at=at, operation=operation
+        )
+        return operation
+
+    def test_they_go_in_chunks_with_the_states_they_changed(
+        self, version: ModelVersion, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(purging, "CHUNK_OPERATIONS", 2)
+        change({"METRICS_RETENTION_DAYS": 5}, user=None)
+        for _ in range(5):
+            self.operation(version, days=6)
+        kept = [
+            self.operation(version, days=4),
+            self.operation(version, days=6, source="api"),
+            self.operation(version, days=6, status="running", finished_at=None),
+        ]
+        done = maintain()
+        assert (done["purged"], done["is_done"]) == (10, True)
+        assert set(Operation.objects.all()) == set(kept)
+        assert {change.operation for change in StateChange.objects.all()} == set(kept)
+        assert LineageChange.objects.filter(operation=None).count() == 5
 
 
 class TestRollUp:

@@ -114,6 +114,23 @@ class TestSeries:
         (point,) = [point for point in series(None, 600) if point["requests"]]
         assert (point["requests"], point["private_bytes"], point["available_bytes"]) == (5, 30, 7)
 
+    def test_beyond_an_hour_the_host_has_sums_and_a_mean_but_no_quantiles(self, make_version: MakeVersion) -> None:
+        for name in ("a", "b"):
+            Sample.objects.create(
+                version=make_version(name),
+                at=timezone.now(),
+                seconds=10,
+                requests=2,
+                latency_seconds=0.2,
+                histogram=latencies(0.1, 0.1),
+            )
+        with CaptureQueriesContext(connection) as captured:
+            (day,) = [point for point in series(None, 24 * 3600) if point["requests"]]
+        assert not [query["sql"] for query in captured if "histogram" in query["sql"]]
+        assert (day["requests"], day["latency_ms"]) == (4, {"mean": 100.0, "p50": None, "p95": None, "p99": None})
+        (hour,) = [point for point in series(None, 3600) if point["requests"]]
+        assert hour["latency_ms"]["p50"] == pytest.approx(100, rel=0.19)
+
     def test_it_is_one_query(self, version: ModelVersion) -> None:
         with CaptureQueriesContext(connection) as captured:
             series(version, 3600)

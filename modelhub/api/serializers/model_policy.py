@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from rest_framework import serializers
 
+from modelhub.api.serializers.body import KnownFieldsOnly
 from modelhub.registry.models import ModelVersion
 
 
-class ModelPolicySerializer(serializers.ModelSerializer):
+class ModelPolicySerializer(KnownFieldsOnly, serializers.ModelSerializer):
     """The name is metadata.json's: discovery writes it. The desired state is set by load and unload."""
 
     load_timeout_seconds = serializers.FloatField(required=False, allow_null=True, min_value=0.1, max_value=86_400)

@@ -8,11 +8,12 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from modelhub.api.fields import UnixTimeField
+from modelhub.api.serializers.body import RequestSerializer
 from modelhub.api.serializers.errors import ErrorBodySerializer
 from modelhub.lifecycle.models import Operation
 
 
-class ReasonSerializer(serializers.Serializer):
+class ReasonSerializer(RequestSerializer):
     reason = serializers.CharField(required=False, allow_blank=True, max_length=500, help_text="Why, for the history.")
 
 

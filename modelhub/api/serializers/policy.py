@@ -7,6 +7,7 @@ from typing import Any
 from rest_framework import serializers
 
 from modelhub.api.fields import UnixTimeField
+from modelhub.api.serializers.body import RequestSerializer
 from modelhub.conf import Config
 from modelhub.policy.models import OVERRIDABLE, Policy, PolicyChange
 
@@ -33,18 +34,14 @@ def _field_of(name: str) -> serializers.Field:
     return serializers.IntegerField(**options) if is_whole else serializers.FloatField(**options)
 
 
-class OverridesSerializer(serializers.Serializer):
+class OverridesSerializer(RequestSerializer):
     """Setting -> value, or null: back to what the environment says. What is absent stays as it is."""
 
     def get_fields(self) -> dict[str, serializers.Field]:
         return {name: _field_of(name) for name in OVERRIDABLE}
 
-    def to_internal_value(self, data: Any) -> dict[str, Any]:
-        unknown = set(data) - set(OVERRIDABLE) - {"csrfmiddlewaretoken"} if hasattr(data, "keys") else set()
-        if unknown:
-            told = f"is no setting that changes at run time; those are {', '.join(OVERRIDABLE)}."
-            raise serializers.ValidationError({name: [f"{name} {told}"] for name in sorted(unknown)})
-        return super().to_internal_value(data)
+    def unknown(self, name: str) -> str:
+        return f"{name} is no setting that changes at run time; those are {', '.join(OVERRIDABLE)}."
 
 
 class PolicyChangeSerializer(serializers.ModelSerializer):

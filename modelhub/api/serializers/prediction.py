@@ -7,6 +7,8 @@ from typing import Any
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
+from modelhub.api.serializers.body import RequestSerializer
+
 _NUMBERS = {"type": "array", "items": {"oneOf": [{"type": "number"}, {"type": "string"}]}}
 
 
@@ -28,7 +30,7 @@ class InputsField(serializers.JSONField):
         return inputs
 
 
-class PredictSerializer(serializers.Serializer):
+class PredictSerializer(RequestSerializer):
     inputs = InputsField(
         style={"base_template": "textarea.html", "rows": 4},
         help_text='["a text", "another"] or [[5.1, 3.5], [4.9, 3.0]]',

@@ -8,10 +8,11 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from modelhub.api.fields import UnixTimeField
+from modelhub.api.serializers.body import RequestSerializer
 from modelhub.registry.models import DiscoveryRun
 
 
-class ApproveSerializer(serializers.Serializer):
+class ApproveSerializer(RequestSerializer):
     digest = serializers.RegexField(
         "^[0-9a-f]{64}$",
         required=False,

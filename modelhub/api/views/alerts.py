@@ -10,12 +10,12 @@ from rest_framework import mixins, serializers
 from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.viewsets import GenericViewSet
 
 from modelhub.api.pagination import BareListPagination
 from modelhub.api.schema import PAGE_HEADERS, errors
 from modelhub.api.serializers.alerts import AlertQuerySerializer, AlertSerializer
 from modelhub.api.serializers.queries import checked
+from modelhub.api.views.changing import ChangingViewSet, check_no_body
 from modelhub.telemetry.alerts import ACKNOWLEDGE_PERMISSION, acknowledge, alerts
 from modelhub.telemetry.models import Alert
 
@@ -35,7 +35,7 @@ _STATES = {
     ),
     retrieve=extend_schema(summary="One alert", responses={200: AlertSerializer, **errors(404)}),
 )
-class AlertViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, GenericViewSet):
+class AlertViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, ChangingViewSet):
     """Opened and resolved by loaderd, acknowledged by people; METRICS_RETENTION_DAYS after its end one is deleted."""
 
     queryset = Alert.objects.none()
@@ -67,4 +67,5 @@ class AlertViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, GenericView
     @action(detail=True, methods=["post"], serializer_class=serializers.Serializer)
     def acknowledge(self, request: Request, **kwargs: Any) -> Response:
         """It stays until loaderd resolves it. Who acknowledged first is kept; 409 when it is resolved."""
+        check_no_body(request)
         return Response(AlertSerializer(acknowledge(cast(Alert, self.get_object()), user=request.user)).data)

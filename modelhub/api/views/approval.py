@@ -9,6 +9,7 @@ from rest_framework.response import Response
 
 from modelhub.api.schema import errors
 from modelhub.api.serializers.registry import ApprovalSerializer, ApproveSerializer
+from modelhub.api.views.changing import check_no_body
 from modelhub.registry.approval import approve, revoke
 
 
@@ -35,5 +36,6 @@ class ApprovalActions:
     def revoke_approval(self, request: Request, model_id: str) -> Response:
         """A loaded model stays loaded; the next load is refused."""
         version = self.get_object()  # type: ignore[attr-defined]
+        check_no_body(request)
         revoke(version, request.user)
         return Response(ApprovalSerializer(version).data)

@@ -26,6 +26,9 @@ class HostViewSet(GenericViewSet):
         responses={200: HostSampleSerializer(many=True), **errors(400)},
     )
     def samples(self, request: Request) -> Response:
-        """At most 120 steps up to now: requests of all models, what they held, and the budget."""
+        """At most 120 steps up to now: requests of all models, what they held, and the budget.
+
+        Quantiles are null in windows longer than an hour.
+        """
         window = checked(WindowQuerySerializer, request)["window"]
         return Response(HostSampleSerializer(queries.series(None, SECONDS_OF[window]), many=True).data)

@@ -9,7 +9,6 @@ from rest_framework.decorators import action
 from rest_framework.exceptions import NotFound
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.viewsets import GenericViewSet
 
 from loaderd.errors import StateForbids, UnknownModel
 from loaderd.version_order import version_key
@@ -28,6 +27,7 @@ from modelhub.api.serializers.lineages import (
 from modelhub.api.serializers.models import ModelSummarySerializer
 from modelhub.api.serializers.operations import ActivatedSerializer, RollBackSerializer
 from modelhub.api.serializers.plans import ActivatePlanSerializer
+from modelhub.api.views.changing import ChangingViewSet, check_no_body
 from modelhub.api.views.control import ACCEPTED, COMMAND, accepted, activated, done_or_planned, prefers_async, wanted_of
 from modelhub.lifecycle import planning, versions
 from modelhub.lifecycle.observed import loader_view
@@ -40,7 +40,7 @@ ALIAS = OpenApiParameter("alias", str, OpenApiParameter.PATH, description="candi
 _ALIAS_COLUMNS = ("lineage_id", "name", "set_at", "set_by", "version__model_id", "version__version")
 
 
-class LineageViewSet(GenericViewSet):
+class LineageViewSet(ChangingViewSet):
     queryset = Model.objects.prefetch_related(
         Prefetch("aliases", Alias.objects.select_related("version").only(*_ALIAS_COLUMNS))
     )
@@ -105,7 +105,7 @@ class LineageViewSet(GenericViewSet):
         wanted = wanted_of(self, request)
         to = version_of(lineage, wanted["to"]) if wanted.get("to") else None
         if wanted["dry_run"]:
-            return Response(planning.plan_activate(to or _before(lineage)))
+            return Response(planning.plan_rollback(lineage, to or _before(lineage)))
         operation = versions.request_rollback(
             lineage,
             to=to,
@@ -162,6 +162,7 @@ class LineageViewSet(GenericViewSet):
     )
     @set_alias.mapping.delete
     def remove_alias(self, request: Request, name: str, alias: str) -> Response:
+        check_no_body(request)
         versions.remove_alias(self.get_object(), alias, user=request.user)
         return Response(status=status.HTTP_204_NO_CONTENT)
 

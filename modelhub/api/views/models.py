@@ -10,7 +10,6 @@ from drf_spectacular.utils import extend_schema
 from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.viewsets import GenericViewSet
 
 from loaderd.errors import UnknownModel
 from modelhub.api.auditing import record_change
@@ -21,6 +20,7 @@ from modelhub.api.serializers.models import ModelDetailSerializer, ModelSummaryS
 from modelhub.api.serializers.performance import PerformanceSerializer, SampleSerializer
 from modelhub.api.serializers.queries import ModelQuerySerializer, checked, narrowed_models
 from modelhub.api.views.approval import ApprovalActions
+from modelhub.api.views.changing import ChangingViewSet
 from modelhub.api.views.control import ControlActions
 from modelhub.api.views.prediction import PredictActions
 from modelhub.api.windows import SECONDS_OF, WindowQuerySerializer
@@ -32,7 +32,7 @@ from modelhub.registry.models import ModelVersion
 from modelhub.telemetry import queries
 
 
-class ModelViewSet(ControlActions, PredictActions, ApprovalActions, GenericViewSet):
+class ModelViewSet(ControlActions, PredictActions, ApprovalActions, ChangingViewSet):
     queryset = ModelVersion.objects.select_related("lineage").defer(*ModelDetailSerializer.Meta.deferred)
     serializer_class = ModelDetailSerializer
     pagination_class = BareListPagination

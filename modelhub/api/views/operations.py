@@ -10,12 +10,12 @@ from rest_framework import mixins, serializers
 from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.viewsets import GenericViewSet
 
 from modelhub.api.pagination import BareListPagination
 from modelhub.api.schema import PAGE_HEADERS, errors
 from modelhub.api.serializers.operations import OperationSerializer
 from modelhub.api.serializers.queries import OperationQuerySerializer, checked, narrowed_operations
+from modelhub.api.views.changing import ChangingViewSet, check_no_body
 from modelhub.lifecycle import actions
 from modelhub.lifecycle.models import Operation
 
@@ -28,7 +28,7 @@ from modelhub.lifecycle.models import Operation
     ),
     retrieve=extend_schema(summary="One operation", responses={200: OperationSerializer, **errors(404)}),
 )
-class OperationViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, GenericViewSet):
+class OperationViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, ChangingViewSet):
     """Commands: who asked for what, why, when, and how each stands."""
 
     queryset = Operation.objects.select_related("version").only(
@@ -54,6 +54,7 @@ class OperationViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, Generic
     @action(detail=True, methods=["post"], serializer_class=serializers.Serializer)
     def cancel(self, request: Request, **kwargs: Any) -> Response:
         """Queued: at once. A running load: its process is ended. 409 when it is over or an unload that began."""
+        check_no_body(request)
         operation = cast(Operation, self.get_object())
         cancelled = actions.cancel(operation, user=request.user)
         cancelled.version = operation.version  # read already

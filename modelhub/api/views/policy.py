@@ -9,17 +9,17 @@ from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.viewsets import GenericViewSet
 
 from modelhub.api.pagination import BareListPagination
 from modelhub.api.schema import PAGE_HEADERS, errors
 from modelhub.api.serializers.policy import OverridesSerializer, PolicyChangeSerializer, SettingSerializer
+from modelhub.api.views.changing import ChangingViewSet
 from modelhub.policy.effective import change
 from modelhub.policy.models import PolicyChange
 from modelhub.policy.settings import settings_in_force
 
 
-class PolicyViewSet(GenericViewSet):
+class PolicyViewSet(ChangingViewSet):
     queryset = PolicyChange.objects.all()
     serializer_class = OverridesSerializer
     pagination_class = BareListPagination

@@ -11,7 +11,6 @@ from rest_framework.exceptions import NotFound
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.serializers import Serializer
-from rest_framework.viewsets import GenericViewSet
 
 from loaderd.states import ModelState
 from modelhub.api import overview
@@ -28,6 +27,7 @@ from modelhub.api.serializers.system import (
     UnusedQuerySerializer,
     UnusedSerializer,
 )
+from modelhub.api.views.changing import ChangingViewSet, check_no_body
 from modelhub.api.views.control import ACCEPTED, COMMAND, accepted, done_or_planned, prefers_async, wanted_of
 from modelhub.api.waiting import result_of, wait_for_end
 from modelhub.lifecycle import planning
@@ -37,7 +37,7 @@ from modelhub.registry.discovery import discover
 from modelhub.registry.models import DiscoveryRun, ModelVersion
 
 
-class SystemViewSet(GenericViewSet):
+class SystemViewSet(ChangingViewSet):
     """Its names shadow models that are called health, metrics, optimize-memory, unused or discover."""
 
     serializer_class = Serializer
@@ -112,6 +112,7 @@ class SystemViewSet(GenericViewSet):
     @last_discovery.mapping.post
     def discover(self, request: Request, **kwargs: Any) -> Response:
         """Waits until all is read; one model that is refused does not keep the others."""
+        check_no_body(request)
         discover(actor=request.user.get_username())
         return Response(DiscoverySerializer(DiscoveryRun.objects.first()).data)
 

@@ -62,7 +62,7 @@ class LineageCommands(ModelAdmin):
             "live_alias": LIVE,
             "previous_live": previous_live(lineage),
             "versions": ModelVersion.objects.filter(lineage=lineage, missing_since=None).only("model_id", "version"),
-            "periods": periods(lineage)[:SHOWN_PERIODS],
+            "periods": periods(lineage, limit=SHOWN_PERIODS),
             "comparison": comparison,
             "comparison_sides": [{**side, "latencies": list(side["latency_ms"].values())} for side in sides],
         }

@@ -26,7 +26,7 @@ from modelhub.console.admin.confirming import MOST_PLANS, confirmation, effect_o
 from modelhub.lifecycle.actions import request_load, request_unload
 from modelhub.lifecycle.optimising import request_optimize
 from modelhub.lifecycle.planning import plan_activate, plan_load, plan_optimize, plan_unload
-from modelhub.lifecycle.versions import periods, request_activate, request_rollback
+from modelhub.lifecycle.versions import request_activate, request_rollback, was_live
 from modelhub.registry.approval import ApprovalRefused, approve, revoke
 from modelhub.registry.discovery import DiscoveryFailed, DiscoveryReport, discover
 from modelhub.registry.models import ModelVersion
@@ -188,7 +188,7 @@ class ModelCommands(ModelAdmin):
         commands = [LOAD, UNLOAD]
         if not any(alias.name == LIVE for alias in version.aliases.all()):
             commands.append(ACTIVATE)
-            if any(period.version_id == version.model_id for period in periods(version.lineage)):
+            if was_live(version):
                 commands.append(ROLLBACK)
         # Every format: a skops file with types of its own needs it, which shows when it is loaded only.
         commands.append(self._revoke if version.is_approved else self._approve)

@@ -107,8 +107,6 @@ class Command(BaseCommand):
         print_table(self, table)
 
 
-# Large, and not shown in the list.
-_UNREAD = ("manifest", "config", "metadata", "signature", "canary")
 _COLUMNS: list[tuple[str, Any]] = [
     *(("model", "left"), ("status", "left"), ("type", "left"), ("framework", "left"), ("version", "left")),
     ("aliases", "left"),

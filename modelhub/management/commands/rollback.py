@@ -39,4 +39,4 @@ class Command(SwitchCommand):
         target = registered(options["to"]) if options["to"] else previous_live(lineage)
         if target is None:
             raise StateForbids(f"No other version of {subject} was live before; name one with --to.", lineage=subject)
-        return self.told_of_gap(planning.plan_activate(target), options)
+        return self.told_of_gap(planning.plan_rollback(lineage, target), options)

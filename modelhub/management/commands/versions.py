@@ -17,8 +17,6 @@ _COLUMNS = (
     "model_id", "version", "status", "observed_at", "rolled_back_at", "rolled_back_reason", "lineage_id",
 )  # fmt: skip
 
-_ALIAS_COLUMNS = ("name", "lineage_id", "version__model_id")
-
 
 class Command(BaseCommand):
     help = (

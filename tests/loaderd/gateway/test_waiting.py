@@ -223,6 +223,31 @@ def test_a_bounded_number_waits_and_its_places_come_free() -> None:
     asyncio.run(crowd())
 
 
+def test_all_who_wait_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small bodies are in no budget: so many models times so many requests would hold gigabytes."""
+    monkeypatch.setattr(waiting, "MAX_WAITING_TOGETHER", 3)
+
+    async def crowd() -> None:
+        told = Told(recovering=True)
+        other = {**told.row, "lineage": "ham"}
+        models = {"spam-v1": told.row, "ham-v1": other}
+        told._take({"event": "routes", "models": models, "settings": {"load_wait_seconds": 5.0}})
+        waits = Waiting(told, Lookup(told))
+        crowd = [asyncio.create_task(waits.until_ready("spam", None, "ada", 0)) for _ in range(3)]
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded, match="ham-v1 is error and 3 requests wait for models already"):
+            await waits.until_ready("ham", None, "ada", 0)
+        crowd.pop().cancel()
+        await asyncio.sleep(0)
+        crowd.append(asyncio.create_task(waits.until_ready("ham", None, "ada", 0)))
+        await asyncio.sleep(0)
+        told._take({"event": "routes", "models": {}, "settings": {"load_wait_seconds": 5.0}})
+        results = await asyncio.gather(*crowd, return_exceptions=True)
+        assert not [result for result in results if isinstance(result, Overloaded)]
+
+    asyncio.run(crowd())
+
+
 def test_large_bodies_that_wait_are_bounded_together() -> None:
     async def crowd() -> None:
         told = Told(recovering=True)

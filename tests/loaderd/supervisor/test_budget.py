@@ -196,6 +196,36 @@ def test_wanted_models_are_loaded_in_order_of_priority_and_do_not_evict_one_anot
     daemon.wait(lambda: daemon.of_kind("AlertReport", key="no_memory:low", is_open=True))
 
 
+def test_a_wanted_model_that_does_not_fit_is_loaded_when_there_is_room(start_daemon: Start, toy: Toy) -> None:
+    daemon = start_daemon(wanted=[toy("a", megabytes=60), toy("b", megabytes=60)], rules=rules(60))
+    (first,) = daemon.wait(lambda: len(loaded(daemon)) == 1 and loaded(daemon))
+    second = "b" if first == "a" else "a"
+    daemon.wait(lambda: daemon.of_kind("AlertReport", key=f"no_memory:{second}", is_open=True))
+    daemon.set_rules(max_memory_bytes=1000 * MIB)
+    daemon.wait(lambda: loaded(daemon) == {"a", "b"})
+    daemon.wait(lambda: daemon.of_kind("AlertReport", key=f"no_memory:{second}", is_open=False))
+    assert daemon.states(first) == ["loading", "loaded"]
+
+
+def test_a_refused_model_that_a_person_unloads_is_not_tried_again(start_daemon: Start, toy: Toy) -> None:
+    daemon = start_daemon(
+        wanted=[toy("a", megabytes=60), toy("b", megabytes=60), toy("c", megabytes=60)],
+        rules=rules(60, models={"a": {"priority": 90}, "b": {"priority": 80}, "c": {"priority": 70}}),
+    )
+    for model_id in ("b", "c"):
+        daemon.wait(lambda name=model_id: daemon.of_kind("AlertReport", key=f"no_memory:{name}", is_open=True))
+    daemon.unload("b")
+    daemon.set_rules(max_memory_bytes=1000 * MIB)
+    daemon.wait(lambda: loaded(daemon) == {"a", "c"})  # b was before it, had it still been wished
+    assert daemon.states("b") == ["loading", "unloaded"]
+
+
+def test_a_prediction_waits_for_a_model_that_is_loaded_at_the_start(start_daemon: Start, toy: Toy) -> None:
+    daemon = start_daemon(wanted=[toy("a", load_seconds=1)])
+    daemon.wait(lambda: daemon.client.ping()["inference"] and daemon.model("a")["state"] == "loading")
+    assert daemon.predict("a", "hello").status_code == 200
+
+
 # Rules
 
 
@@ -224,6 +254,21 @@ def test_models_that_grew_past_the_budget_are_brought_back_within_it(start_servi
     gone = serving.wait(lambda: serving.of_state("idle", state="unloaded"))[0]
     assert "hold more than the budget" in gone["reason"]
     serving.wait(lambda: measured_bytes(serving) <= rules(60, 60)["max_memory_bytes"])
+
+
+def test_nobody_is_evicted_for_what_is_only_promised_to_a_recovery(start_daemon: Start, toy: Toy) -> None:
+    daemon = start_daemon(
+        memory_interval_seconds=0.1,
+        rules=rules(60, 60, max_concurrent_loads=1, models={"other": {"priority": 90}}),
+    )
+    # Its last load was measured at more than it holds now, so that both together are past the budget.
+    daemon.load(toy("recovering", megabytes=1, peak_mib=150))
+    daemon.load(toy("other", megabytes=60))
+    slow = daemon.begin_load(toy("slow", megabytes=1, peak_mib=5, load_seconds=1.5))
+    daemon.wait(lambda: daemon.model("slow")["phase"] == "loading")
+    daemon.kill("recovering")
+    assert daemon.end_of(slow)["result"]["status"] == "loaded"
+    assert daemon.states("other") == ["loading", "loaded"]
 
 
 def test_a_lowered_budget_is_kept_at_once(start_daemon: Start, toy: Toy) -> None:

@@ -319,6 +319,14 @@ class TestAlerts:
         ward.load()
         assert ward.alerts()[1:] == [("no_memory:m", False)]
 
+    def test_a_refusal_that_lasts_stays_one_alert_however_its_sum_changes(self, ward: Ward) -> None:
+        for minute in range(20):
+            ward.health.refused("m", f"m needs 900 MiB and {300 + minute} MiB are free.")
+            ward.run(60)
+        assert ward.alerts() == [("no_memory:m", True)]
+        ward.run(600)
+        assert ward.alerts()[1:] == [("no_memory:m", False)]
+
     def test_a_refusal_is_forgotten_when_nobody_asks_again(self, ward: Ward) -> None:
         ward.health.refused("m", "does not fit")
         ward.run(601)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,8 @@ class House:
         self.on_publish: Callable[[], Coroutine[Any, Any, None]] = _nothing
         for one in loaded:
             self.models[one.model_id] = Model(one.model_id, ModelState.LOADED, spec=one)
+        self.stopping = asyncio.Event()
+        self.kept: list[str] = []  # whose place is kept now
         self.lineages = Lineages(self)  # type: ignore[arg-type]
         self.lineages.follow({} if live is None else {"spam": LineageTraffic({"live": live, "stable": "spam-v0"})})
 
@@ -83,6 +86,14 @@ class House:
         model = self.model(model_id)
         was_loaded, model.state = model.state is ModelState.LOADED, ModelState.UNLOADED
         return {"model_id": model_id, "freed_bytes": 100} if was_loaded else {"model_id": model_id}
+
+    @contextmanager
+    def place_kept(self, spec: ModelSpec) -> Iterator[None]:
+        self.kept.append(spec.model_id)
+        try:
+            yield
+        finally:
+            self.kept.remove(spec.model_id)
 
     def progress(self, operation_id: str | None, model_id: str, phase: LoadPhase, share: float) -> None:
         self.events.append(("progress", phase, share))
@@ -213,6 +224,20 @@ class TestActivation:
         assert (second["previous"], third["previous"]) == ("spam-v1", "spam-v2")
         assert house.loaded == {"spam-v3"}
 
+    def test_who_takes_part_is_known_when_its_turn_has_come(self) -> None:
+        house = House(spec("1"), live="spam-v1")
+        parts: list[list[bool]] = []
+
+        async def on_load(model_id: str, how: dict[str, Any]) -> None:
+            parts.append([house.lineages.takes_part("spam", f"spam-v{n}") for n in (1, 2, 3)])
+
+        async def both() -> None:
+            await asyncio.gather(house.activate("2"), house.activate("3"))
+
+        house.on_load = on_load
+        asyncio.run(both())
+        assert parts == [[True, False, False], [False, True, False]]
+
     def test_a_move_is_counted_so_that_an_older_table_is_known_as_such(self) -> None:
         house = House(spec("1"), live="spam-v1")
         asyncio.run(house.activate("2"))
@@ -341,7 +366,7 @@ class TestCancellation:
 
 class TestGap:
     def beside(self, model_id: str, how: dict[str, Any]) -> bool:
-        return model_id == "spam-v2" and "replaces" not in how
+        return model_id == "spam-v2" and "protected" in how
 
     def test_it_is_not_made_when_both_fit(self) -> None:
         house = House(spec("1"), live="spam-v1")
@@ -356,7 +381,7 @@ class TestGap:
         assert result["freed_bytes"] == 100
         assert house.told("load", "unload", "moved")[1:] == [
             ("unload", "spam-v1", False, "", 7.0),
-            ("load", "spam-v2", {"replaces": "spam-v1"}),
+            ("load", "spam-v2", {}),
             ("moved", "spam-v2"),
             ("unload", "spam-v1", True, "replaced", 7.0),
         ]
@@ -366,7 +391,7 @@ class TestGap:
 
         async def on_load(model_id: str, how: dict[str, Any]) -> None:
             if model_id == "spam-v2":
-                raise LoadFailed("spam-v2 is broken.") if "replaces" in how else TOO_SMALL
+                raise LoadFailed("spam-v2 is broken.") if "protected" not in how else TOO_SMALL
 
         house.on_load = on_load
         with pytest.raises(LoadFailed, match=r"spam-v2 is broken\. spam-v1 stays live\."):
@@ -379,7 +404,7 @@ class TestGap:
             held = Held()
 
             async def on_load(model_id: str, how: dict[str, Any]) -> None:
-                if model_id == "spam-v2" and "replaces" not in how:
+                if model_id == "spam-v2" and "protected" in how:
                     raise TOO_SMALL
                 if model_id == "spam-v2":
                     await held()
@@ -397,13 +422,56 @@ class TestGap:
 
         assert asyncio.run(cancel()).loaded == {"spam-v1"}
 
+    def test_the_room_that_it_makes_is_kept_for_whoever_is_loaded_next(self) -> None:
+        house = House(spec("1"), live="spam-v1")
+        kept: list[tuple[str, list[str]]] = []
+
+        async def on_load(model_id: str, how: dict[str, Any]) -> None:
+            kept.append((model_id, list(house.kept)))
+            if model_id == "spam-v2":
+                raise LoadFailed("spam-v2 is broken.") if "protected" not in how else TOO_SMALL
+
+        house.on_load = on_load
+        with pytest.raises(LoadFailed):
+            asyncio.run(house.activate("2", allow_gap=True))
+        assert kept == [("spam-v2", []), ("spam-v2", ["spam-v2"]), ("spam-v1", ["spam-v1"])]
+        assert house.kept == []
+
+    @pytest.mark.parametrize("stopped_during", ["spam-v2", "spam-v1"])
+    def test_a_stop_does_not_wait_for_the_old_version_to_come_back(self, stopped_during: str) -> None:
+        async def stop() -> House:
+            house = House(spec("1"), live="spam-v1")
+            held = Held()
+
+            async def on_load(model_id: str, how: dict[str, Any]) -> None:
+                if "protected" in how:
+                    raise TOO_SMALL
+                if model_id == stopped_during:
+                    await held()
+                raise LoadFailed("spam-v2 is broken.")
+
+            house.on_load = on_load
+            activation = asyncio.create_task(house.activate("2", allow_gap=True))
+            await held.reached.wait()
+            house.stopping.set()
+            activation.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await activation
+            return house
+
+        house = asyncio.run(stop())
+        loads = [model_id for _, model_id, _ in house.told("load")]
+        assert loads == ["spam-v2", "spam-v2", *(["spam-v1"] if stopped_during == "spam-v1" else [])]
+        assert house.told("unload") == [("unload", "spam-v1", False, "", 7.0)]
+        assert (house.loaded, house.kept) == (set(), [])
+
     def test_it_says_so_when_neither_can_be_loaded(self) -> None:
         house = House(spec("1"), live="spam-v1")
 
         async def on_load(model_id: str, how: dict[str, Any]) -> None:
             if model_id == "spam-v1":
                 raise LoadFailed("its file is gone.")
-            raise LoadFailed("it is broken.") if "replaces" in how else TOO_SMALL
+            raise LoadFailed("it is broken.") if "protected" not in how else TOO_SMALL
 
         house.on_load = on_load
         with pytest.raises(ActivationFailed) as raised:
@@ -468,6 +536,25 @@ class TestUnderLoad:
             assert end["result"]["freed_bytes"] > 40 * 2**20
         assert [answer for answer in traffic.answers if not answer.is_good] == []
         assert max(answer.seconds for answer in traffic.answers) > 0.2
+
+    def test_a_gap_that_is_cancelled_while_the_old_version_drains_ends_with_it_loaded(
+        self, start_serving: Callable[..., RunningDaemon], toy: Callable[..., ModelSpec]
+    ) -> None:
+        lineages = {"toy": {"aliases": {"live": "old"}}}
+        serving = start_serving(rules={"max_memory_bytes": 130 * 2**20, "lineages": lineages})
+        serving.load(toy("old", megabytes=60))
+        answer = serving.predict_later("old", "slow 1")
+        serving.wait_in_flight("old")
+        operation_id = str(uuid.uuid4())
+        new = toy("new", version="2", megabytes=60)
+        serving.client.activate(new, operation_id, "ada", "activate", "", True)
+        serving.wait(lambda: serving.model("old")["state"] == "unloading")
+        serving.client.cancel(operation_id)
+        assert serving.end_of(operation_id)["error"]["code"] == "cancelled"
+        assert answer.result(20).status_code == 200
+        assert serving.states("old") == ["loading", "loaded", "unloading", "unloaded", "loading", "loaded"]
+        assert serving.predict("old", "hello").status_code == 200
+        assert serving.unload("old")["result"]["status"] == "unloaded"
 
     def test_what_the_door_saw_of_a_shadowed_candidate_and_of_traces_is_reported(
         self, start_serving: Callable[..., RunningDaemon], toy: Callable[..., ModelSpec]

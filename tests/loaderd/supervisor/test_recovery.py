@@ -255,3 +255,30 @@ def test_a_prediction_waits_for_the_restart(serving: RunningDaemon, toy: Toy) ->
     assert serving.predict("toy-v1", "hello").status_code == 200
     assert time.monotonic() - began < 10
     assert not serving.of_kind("Submitted"), "the restart is waited for; no operation is needed"
+
+
+def test_a_restart_does_not_queue_behind_a_load_that_waits_for_memory(start_serving: Start, toy: Toy) -> None:
+    mib = 2**20
+    serving = start_serving(rules={"max_memory_bytes": 170 * mib, "max_memory_percent": 100.0})
+    serving.load(toy("small", megabytes=1))
+    serving.load(toy("busy", megabytes=80))
+    serving.predict_later("busy", "slow 20")
+    serving.wait_in_flight("busy")
+    serving.begin_load(toy("large", megabytes=80))
+    serving.wait(lambda: "waits for memory" in serving.model("large")["reason"])
+    serving.kill("small")
+    wait_loaded(serving, 2, "small")
+    assert serving.model("large")["state"] == "loading"
+
+
+def test_a_recovery_that_does_not_fit_is_made_when_there_is_room(start_daemon: Start, toy: Toy) -> None:
+    mib = 2**20
+    daemon = start_daemon(rules={"max_memory_bytes": 300 * mib, "max_memory_percent": 100.0})
+    daemon.load(toy(megabytes=1, peak_mib=220))
+    daemon.load(toy("other", megabytes=60))
+    daemon.set_rules(max_memory_bytes=200 * mib)
+    daemon.kill("toy-v1")
+    daemon.wait(lambda: daemon.of_kind("AlertReport", key="no_memory:toy-v1", is_open=True))
+    daemon.set_rules(max_memory_bytes=1000 * mib)
+    wait_loaded(daemon, 2)
+    assert daemon.states("other") == ["loading", "loaded"]

@@ -3,6 +3,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from loaderd import protocol
 from loaderd.errors import CanaryFailed
 from loaderd.frameworks.base import LoadedModel, Signature, TensorSpec
 from loaderd.worker.canary import MAX_VALUES, Canary
@@ -99,6 +100,21 @@ def test_a_very_long_text_is_only_asked_to_be_there() -> None:
 def test_many_differences_are_told_in_short() -> None:
     recorded = recorded_of(Fixed(y=np.zeros((1, 10), dtype=np.float32)))
     assert reason_of(Fixed(y=np.ones((1, 10), dtype=np.float32)), recorded).endswith(" and 7 more")
+
+
+@pytest.mark.parametrize(
+    "text", ["lone \ud800", '{"n": 123456789012345678901234567890}'], ids=["surrogate", "number past 64 bits"]
+)
+def test_an_answer_that_json_cannot_say_is_a_failed_check(text: str) -> None:
+    model = Fixed(text=np.array(["fine"], dtype=object))
+    canary = Canary(spec(), model)
+    canary.at_load()
+    model.outputs = {"text": np.array([text], dtype=object)}
+    check = canary.check()
+    assert not check.ok
+    assert check.fault is None
+    assert check.reason
+    protocol.encode(check.to_message())
 
 
 def test_a_model_that_answers_otherwise_each_time_is_not_compared() -> None:
