@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import math
 import random
 import threading
 from collections import Counter
@@ -36,15 +37,17 @@ class Seen:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
-def budget(stack: Stack, minutes: float, models: dict[str, dict]) -> list[Finding]:
-    """models: id -> body of a request; all autoload, so that a prediction brings its model in."""
+def budget(stack: Stack, minutes: float, model_ids: list[str]) -> list[Finding]:
+    """All are autoload, so that a prediction brings its model in."""
+    models: dict[str, dict] = {}
     seen, stop = Seen(), threading.Event()
     with stack.api() as api:
-        for model_id in models:
+        for model_id in model_ids:
             changed = api.patch(f"/api/models/{model_id}", json={"autoload": True})
             assert changed.status_code == 200, changed.text
-        for model_id in models:  # each was loaded once, as in a house that runs for a while: its peak is measured
+        for model_id in model_ids:  # each was loaded once, as in a house that runs for a while: its peak is measured
             assert api.post(f"/api/models/{model_id}/load").status_code == 200
+            models[model_id] = request_for(api.get(f"/api/models/{model_id}").json()["signature"])
             assert api.post(f"/api/models/{model_id}/unload").status_code == 200
         for name, value in (("MAX_MEMORY_USAGE_MB", BUDGET_MB), ("MIN_RESIDENCY_SECONDS", 2)):
             changed = api.patch("/api/policy", json={name: value})
@@ -82,6 +85,16 @@ def budget(stack: Stack, minutes: float, models: dict[str, dict]) -> list[Findin
         Finding("requests with neither", f"{others} {seen.without_reason[:3]}", "none",
                 not others and not seen.without_reason),
     ]  # fmt: skip
+
+
+def request_for(signature: dict) -> dict:
+    """One item that fits the signature."""
+    inputs = []
+    for spec in signature["inputs"]:
+        shape = [1, *(abs(size) for size in spec["shape"][1:])]
+        value = "Where is my parcel?" if spec["datatype"] == "BYTES" else 0
+        inputs.append({**spec, "shape": shape, "data": [value] * math.prod(shape)})
+    return {"inputs": inputs}
 
 
 def _watch(stack: Stack, seen: Seen, stop: threading.Event) -> None:
