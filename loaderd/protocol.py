@@ -17,6 +17,10 @@ from typing import Any
 _LENGTH = struct.Struct("!I")
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024  # a manifest of 200,000 files fits
 
+EXIT_LOAD_FAILED = 3
+EXIT_DEVICE_LOST = 4
+"""Exit statuses of a model process: its load failed, why went over its channel; its GPU is lost to it."""
+
 
 class ProtocolError(Exception):
     """The peer sent something that is not a message."""

@@ -309,7 +309,8 @@ class Reporter(Protocol):
         ...
 
     def index(self) -> Future[Sequence[Mapping[str, Any]]]:
-        """Every registered version: [{"model_id", "name" (lineage), "version", "state", "reason"}]."""
+        """Every registered version: [{"model_id", "name" (lineage), "version", "state", "reason", "wished"}]. wished:
+        whether it should be loaded. Raises what the registry raises while it is away."""
         ...
 
     def close(self, timeout_seconds: float) -> bool:

@@ -79,8 +79,9 @@ def machine_memory(proc: Path = PROC, cgroups: Path = CGROUPS) -> dict[str, Any]
 
 
 def oom_kills(proc: Path = PROC, cgroups: Path = CGROUPS) -> int | None:
-    """How many processes the kernel killed for want of memory: in this control group, or where that does not tell,
-    on the machine. Only a difference between two looks means something; None where the kernel does not count."""
+    """How many processes the kernel killed for want of memory: by this control group of version 2 with those below it,
+    else on the whole machine. Only a difference between two looks means something; None where the kernel does not
+    count."""
     for folder, version in _memory_groups(proc, cgroups):
         # Version 1 counts those of one group alone, and a model's process may have been put into another.
         if version == 2:

@@ -114,7 +114,9 @@ class Config(BaseSettings):
         3, description="Starts of a process in a row that may die before a model stays in error."
     )
     HANG_SECONDS: Seconds = Field(
-        30, description="Seconds without a sign of life, or in one call of the model, after which its process is ended."
+        30,
+        description="Seconds without a sign of life, or that a single call of the model may take; past them its "
+        "process is killed and started again.",
     )
     SLOW_SECONDS: Seconds = Field(5, description="95th percentile of the latency from which a model is degraded.")
     MAX_CONCURRENT_LOADS: Count = Field(2, description="Loads at the same time; the rest queue in order.")

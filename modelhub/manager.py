@@ -11,6 +11,7 @@ from django.db import connection
 
 from loaderd.errors import PermissionDenied, UnknownModel
 from loaderd.states import ModelState
+from modelhub.actors import actor_of
 from modelhub.api import overview
 from modelhub.api.fields import mebibytes
 from modelhub.api.serializers.models import ModelDetailSerializer, ModelSummarySerializer
@@ -31,6 +32,7 @@ from modelhub.telemetry import queries
 
 Answer = TypeVar("Answer")
 
+SOURCE = "python"  # of its operations
 MAX_CALLS = 32  # at the same time; each holds a thread and a database connection
 
 
@@ -88,14 +90,14 @@ class DynamicModelManager:
 
     async def initialize(self) -> None:
         """Looks through the store once."""
-        await self._call(lambda: discover(actor=self._user.get_username() if self._user else "manager"))
+        await self._call(lambda: discover(actor=actor_of(self._user, SOURCE)))
 
     async def load_model(self, model_id: str) -> dict[str, Any]:
         """{"model_id", "status", "load_time", "memory_usage"}; returns when the model answers."""
 
         def load() -> dict[str, Any]:
             version = versions.named(model_id)
-            operation = request_load(version, user=self._user, source="python")
+            operation = request_load(version, user=self._user, source=SOURCE)
             result = result_of(wait_for_end(operation, version), version)
             return {
                 "model_id": version.model_id,
@@ -111,7 +113,7 @@ class DynamicModelManager:
 
         def unload() -> dict[str, Any]:
             version = versions.named(model_id)
-            operation = request_unload(version, user=self._user, source="python")
+            operation = request_unload(version, user=self._user, source=SOURCE)
             result = result_of(wait_for_end(operation, version), version)
             return {"model_id": version.model_id, "status": result.get("status", "unloaded")}
 
@@ -126,7 +128,7 @@ class DynamicModelManager:
         def activate() -> dict[str, Any]:
             version = versions.named(model_id)
             return activated(
-                versions.request_activate(version, user=self._user, source="python", reason=reason, allow_gap=allow_gap)
+                versions.request_activate(version, user=self._user, source=SOURCE, reason=reason, allow_gap=allow_gap)
             )
 
         return await self._call(activate)
@@ -141,7 +143,7 @@ class DynamicModelManager:
             target = versions.named(to) if to is not None else None
             return activated(
                 versions.request_rollback(
-                    found, to=target, user=self._user, source="python", reason=reason, allow_gap=allow_gap
+                    found, to=target, user=self._user, source=SOURCE, reason=reason, allow_gap=allow_gap
                 )
             )
 
@@ -151,7 +153,7 @@ class DynamicModelManager:
         """{"status", "memory_freed_mb", "models_unloaded", "optimization_time_ms", "unloaded"}; measured."""
 
         def optimize() -> dict[str, Any]:
-            operation = request_optimize(user=self._user, source="python")
+            operation = request_optimize(user=self._user, source=SOURCE)
             return optimized(result_of(wait_for_end(operation, None), None))
 
         return await self._call(optimize)
@@ -207,7 +209,7 @@ class DynamicModelManager:
         """Overrides a setting in the policy, or with None takes the override back. Blocks for a few queries."""
         if self._user is not None and not self._user.has_perm("policy.change_policy"):
             raise PermissionDenied(f"{self._user} may not change settings; grant policy.change_policy.")
-        self._submit(lambda: change({name: value}, user=self._user)).result()
+        self._submit(lambda: change({name: value}, user=self._user, source=SOURCE)).result()
 
     @property
     def registry(self) -> LoadedModels:

@@ -9,6 +9,7 @@ import dj_database_url
 
 from modelhub.api.settings import REST_FRAMEWORK, REST_KNOX, SPECTACULAR_SETTINGS  # noqa: F401 (read by name)
 from modelhub.conf import PROJECT_DIR, config, refuse
+from modelhub.console.site import UNFOLD  # noqa: F401 (read by name)
 from modelhub.postgres import PostgresError, embedded_database_url
 from modelhub.secret_key import secret_key
 
@@ -173,8 +174,6 @@ STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
     "staticfiles": {"BACKEND": "modelhub.static_storage.GzippedManifestStorage"},
 }
-
-UNFOLD = {"SITE_TITLE": "Modelhub", "SITE_HEADER": "Modelhub", "SITE_SYMBOL": "deployed_code"}
 
 LOGGING = {
     "version": 1,

@@ -9,6 +9,7 @@ from modelhub.console.metrics import metrics
 
 urlpatterns = [
     path("", RedirectView.as_view(pattern_name="admin:index")),
+    path("admin/", include("modelhub.console.urls")),
     path("admin/", admin.site.urls),
     path("api/", include("modelhub.api.urls")),
     path("metrics", metrics, name="metrics"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from loaderd.scheduler.plan import Victim
 from loaderd.scheduler.protection import for_now
-from loaderd.scheduler.regret import regret_seconds, why_it
+from loaderd.scheduler.regret import regret_seconds
 from loaderd.scheduler.snapshot import Claim, Snapshot
 from loaderd.scheduler.wording import duration, percent
 from loaderd.states import ModelState
@@ -21,33 +21,29 @@ def superfluous(
     low_usage_threshold: float,
     pressure_percent: float | None,
 ) -> list[Victim]:
-    """What an optimisation unloads: what nobody wishes loaded, what was not asked for `unused_timeout_seconds`, and
-    what is little used: always when pressure_percent is None (a person asked), else only while the models hold more
-    than that share of the budget (RAM, or GPU for models that hold some).
+    """What an optimisation unloads: what was not asked for `unused_timeout_seconds`, and what is little used: that
+    always when pressure_percent is None (a person asked), else only while the models hold more than that share of the
+    budget (RAM, or GPU for models that hold some).
 
     Little used: asked in less than the share `low_usage_threshold` of the last hour's minutes, and idle for ten
     minutes at least. Never pinned, busy, protected, or younger than the minimum residency. In the order in which
-    they should go: unwished, unused, then little used with the least regret first.
+    they should go: unused, then little used with the least regret first.
     """
     free_to_go = [
         claim
         for claim in snapshot.claims
         if claim.state == ModelState.LOADED and not claim.pinned and not for_now(claim, min_residency_seconds)
     ]
-    unwished = [claim for claim in free_to_go if not claim.wished]
-    unused = [claim for claim in free_to_go if claim.wished and claim.idle_seconds >= unused_timeout_seconds]
-    chosen = [
-        *((claim, why_it(claim)) for claim in _longest_idle(unwished)),
-        *((claim, f"not asked for {duration(claim.idle_seconds)}") for claim in _longest_idle(unused)),
-    ]
+    unused = [claim for claim in free_to_go if claim.idle_seconds >= unused_timeout_seconds]
+    unused.sort(key=lambda claim: -claim.idle_seconds)
+    chosen = [(claim, f"not asked for {duration(claim.idle_seconds)}") for claim in unused]
     pressure = _Pressure(snapshot, pressure_percent)
     for claim, _ in chosen:
         pressure.without(claim)
     little = [
         claim
         for claim in free_to_go
-        if claim.wished
-        and claim.idle_seconds < unused_timeout_seconds
+        if claim.idle_seconds < unused_timeout_seconds
         and claim.idle_seconds >= LOW_USAGE_IDLE_SECONDS
         and claim.usage_share < low_usage_threshold
     ]
@@ -57,10 +53,6 @@ def superfluous(
             used = percent(claim.usage_share)
             chosen.append((claim, f"asked in {used} of the last hour's minutes, idle {duration(claim.idle_seconds)}"))
     return [Victim(claim.model_id, claim.frees_bytes, claim.frees_gpu_bytes, why) for claim, why in chosen]
-
-
-def _longest_idle(claims: list[Claim]) -> list[Claim]:
-    return sorted(claims, key=lambda claim: -claim.idle_seconds)
 
 
 class _Pressure:

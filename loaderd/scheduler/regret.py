@@ -9,7 +9,6 @@ SOON_MINUTES = 10
 IDLE_HALVES_SECONDS = 30 * 60.0
 PRIORITY_DOUBLES = 10
 NEUTRAL_PRIORITY = 50
-UNWISHED_WEIGHT = 1e-6
 LEAST_PROBABILITY = 1e-3
 LEAST_RELOAD_SECONDS = 0.1
 SECONDS_PER_MIB = 1e-10
@@ -30,13 +29,11 @@ def probability(claim: Claim) -> float:
 def regret_seconds(claim: Claim) -> float:
     """Expected seconds that somebody waits because this model was evicted, weighted by what it is worth.
 
-    probability(claim) * reload_seconds * 2^((priority - 50) / 10), a millionth of it when nobody wishes the model
-    loaded; plus 1e-10 s per MiB that comes back, so that among equals the least memory is taken. Always positive:
-    of two sets that make room, one inside the other, the smaller is the cheaper.
+    probability(claim) * reload_seconds * 2^((priority - 50) / 10), plus 1e-10 s per MiB that comes back, so that among
+    equals the least memory is taken. Always positive: of two sets that make room, one inside the other, the smaller
+    is the cheaper.
     """
-    weight = 2.0 ** ((claim.priority - NEUTRAL_PRIORITY) / PRIORITY_DOUBLES) * (
-        1.0 if claim.wished else UNWISHED_WEIGHT
-    )
+    weight = 2.0 ** ((claim.priority - NEUTRAL_PRIORITY) / PRIORITY_DOUBLES)
     size_mib = (max(0, claim.frees_bytes) + max(0, claim.frees_gpu_bytes)) / MIB
     reload_seconds = max(LEAST_RELOAD_SECONDS, claim.reload_seconds)
     return probability(claim) * reload_seconds * weight + size_mib * SECONDS_PER_MIB
@@ -44,7 +41,4 @@ def regret_seconds(claim: Claim) -> float:
 
 def why_it(claim: Claim) -> str:
     """The same for people: "idle 3 h, asked in 2 % of the last hour's minutes"."""
-    idle = f"idle {duration(claim.idle_seconds)}"
-    if not claim.wished:
-        return f"nobody wishes it loaded, {idle}"
-    return f"{idle}, asked in {percent(claim.usage_share)} of the last hour's minutes"
+    return f"idle {duration(claim.idle_seconds)}, asked in {percent(claim.usage_share)} of the last hour's minutes"

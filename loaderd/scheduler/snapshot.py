@@ -34,7 +34,6 @@ class Claim:
     resident_seconds: float = 0.0
     usage_share: float = 0.0
     reload_seconds: float = 0.0
-    wished: bool = True
     protected: str = ""
 
 

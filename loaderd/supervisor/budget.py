@@ -29,7 +29,8 @@ class BudgetHouse(Protocol):
     """What the budget needs of the daemon around it.
 
     look: measures the processes whose last measurement is older than max_age_seconds. count: asks a model's process
-    for its counters now. protection_of: why a model must not go now, "" when it may.
+    for its counters now. protection_of: why a model must not go now, "" when it may. forks: whether a model of the
+    framework would be forked from a zygote, as far as is known.
     """
 
     config: DaemonConfig
@@ -42,6 +43,7 @@ class BudgetHouse(Protocol):
     async def look(self, max_age_seconds: float) -> None: ...
     async def count(self, model: ManagedModel) -> None: ...
     def protection_of(self, model_id: str) -> str: ...
+    def forks(self, framework: str) -> bool: ...
     def evicted(self, model_id: str) -> None: ...
 
 
@@ -69,7 +71,8 @@ class Budget:
         self._gpu = GpuMemory()
         self._gpu_returning: dict[str, int] = {}
         self._gpu_waits: set[asyncio.Task[None]] = set()
-        self._estimates: dict[str, tuple[str, Wish]] = {}  # by model_id: of which digest, and what it may take
+        # By model_id, and whether its process is forked: of which digest, and what it may take.
+        self._estimates: dict[tuple[str, bool], tuple[str, Wish]] = {}
 
     # What there is
 
@@ -178,30 +181,51 @@ class Budget:
 
     # What would happen
 
-    async def prepare(self, spec: ModelSpec) -> None:
-        """Estimates what a load may take that was never measured; looks into its files, so on a thread."""
-        spec = self._house.model(spec.model_id).with_measurements(spec)
+    async def prepare(self, spec: ModelSpec, *, forked: bool | None = None) -> None:
+        """Estimates what a load may take that was never measured; looks into its files, so on a thread.
+
+        forked: see `wish`.
+        """
+        model = self._house.model(spec.model_id)
+        spec = model.with_measurements(spec)
+        forked = self._house.forks(spec.framework) if forked is None else forked
         on_gpu = bool(self._house.gpus)
-        is_measured = spec.peak_bytes is not None and (spec.gpu_bytes is not None or not on_gpu)
-        if is_measured or self._estimates.get(spec.model_id, ("",))[0] == spec.digest:
+        measured = spec.peak_bytes if forked else model.cold_peak_bytes(spec)
+        is_measured = measured is not None and (spec.gpu_bytes is not None or not on_gpu)
+        if is_measured or self._estimates.get((spec.model_id, forked), ("",))[0] == spec.digest:
             return
-        forked = self._house.config.use_zygotes
         peak_bytes = await asyncio.to_thread(estimate.peak_bytes, spec, forked=forked, on_gpu=on_gpu)
         gpu_bytes = await asyncio.to_thread(estimate.gpu_bytes, spec) if on_gpu else 0
-        self._estimates[spec.model_id] = (spec.digest, Wish(spec.model_id, peak_bytes, gpu_bytes))
+        self._estimates[spec.model_id, forked] = (spec.digest, Wish(spec.model_id, peak_bytes, gpu_bytes))
 
-    def wish(self, spec: ModelSpec, *, protected: frozenset[str] = frozenset(), replaces: str | None = None) -> Wish:
+    def wish(
+        self,
+        spec: ModelSpec,
+        *,
+        protected: frozenset[str] = frozenset(),
+        replaces: str | None = None,
+        forked: bool | None = None,
+    ) -> Wish:
         """The load of a model as the scheduler sees it: measured when these bytes were loaded here before, else by the
-        estimate, which `prepare` made."""
-        spec = self._house.model(spec.model_id).with_measurements(spec)
-        _, estimated = self._estimates.get(spec.model_id, ("", Wish(spec.model_id, 0)))
+        estimate, which `prepare` made.
+
+        forked: whether its process comes from its framework's zygote; None: as the framework's last one did. A cold
+        start takes the framework's own memory, too, so the peak of a fork tells nothing of it; the peak of a cold
+        start is an upper bound for a fork.
+        """
+        model = self._house.model(spec.model_id)
+        spec = model.with_measurements(spec)
+        forked = self._house.forks(spec.framework) if forked is None else forked
+        _, estimated = self._estimates.get((spec.model_id, forked), ("", Wish(spec.model_id, 0)))
+        measured = spec.peak_bytes if forked else model.cold_peak_bytes(spec)
+        peak_bytes = max(estimated.bytes, spec.peak_bytes or 0) if measured is None else measured
         gpu_bytes = (estimated.gpu_bytes if spec.gpu_bytes is None else spec.gpu_bytes) if self._house.gpus else 0
         return Wish(
             model_id=spec.model_id,
-            bytes=estimated.bytes if spec.peak_bytes is None else spec.peak_bytes,
+            bytes=peak_bytes,
             gpu_bytes=gpu_bytes,
             priority=self._house.rules.policy_of(spec.model_id).priority,
-            measured=spec.peak_bytes is not None,
+            measured=measured is not None,
             protected=protected,
             replaces=replaces,
         )

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from loaderd import resources
+from loaderd.protocol import EXIT_DEVICE_LOST
 from loaderd.supervisor.environment import clean_environment
 
 
@@ -35,6 +36,11 @@ class Exit:
     @property
     def prose(self) -> str:
         """For a sentence: "was ended by SIGSEGV"."""
+        if self.status == EXIT_DEVICE_LOST:
+            return (
+                f"exited with status {self.status}: its GPU reported an error after which no call of that process can "
+                "succeed, and a new process can"
+            )
         if self.signal is None:
             return "ended, nobody knows how" if self.status is None else f"exited with status {self.status}"
         try:

@@ -47,7 +47,7 @@ from loaderd.supervisor.model_process import ModelProcess, OnPhase
 from loaderd.supervisor.registry_tables import RegistryTables
 from loaderd.supervisor.telemetry import Telemetry
 from loaderd.supervisor.thrift import Thrift
-from loaderd.supervisor.zygotes import Zygotes
+from loaderd.supervisor.zygotes import ForkRefused, Zygotes
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +81,7 @@ class Daemon:
         self.gpus = Gpus()
         self._reporter = reporter
         self._zygotes = Zygotes()
+        self._fork_refused: set[str] = set()  # frameworks whose zygote refused the last fork
         self._gateway = GatewayLink(config, self._table, self._answer_gateway, self.report)
         self.health = Health(self.report, lambda: self.rules, self._end_hung)
         self.telemetry = Telemetry(self.report, config.sample_interval_seconds)
@@ -89,8 +90,9 @@ class Daemon:
         self.budget = self._admission.budget = Budget(self, self._admission.changed)
         self._thrift = Thrift(self, self.budget)
         self._registry = RegistryTables(reporter, config.rules_seconds, self._take_rules, self._gateway.set_access)
-        self._gpu_bytes: dict[int, int | None] = {}
+        self._gpu_bytes: Mapping[int, int | None] | None = None
         self._gpu_bytes_at = float("-inf")
+        self._gpu_facts: list[dict[str, Any]] = []
         self._models: dict[str, ManagedModel] = {}
         # By operation id, oldest first.
         self._commands: OrderedDict[str, asyncio.Task[dict[str, Any]] | None] = OrderedDict()
@@ -117,6 +119,7 @@ class Daemon:
             loop = asyncio.get_running_loop()
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, self.stopping.set)
+            await self._look_at_gpus()
             wanted = await self._start_reporter()
             if wanted is None:
                 return
@@ -125,6 +128,7 @@ class Daemon:
                 asyncio.create_task(self._gateway.run()),
                 asyncio.create_task(self._admission.run()),
                 asyncio.create_task(self._every(config.heartbeat_seconds, self._heartbeat)),
+                asyncio.create_task(self._every(config.heartbeat_seconds, self._look_at_gpus)),
                 asyncio.create_task(self._every(config.usage_interval_seconds, self._count_all)),
                 asyncio.create_task(self._every(config.memory_interval_seconds, self._observe_memory)),
                 asyncio.create_task(self._every(config.idle_interval_seconds, self._give_back)),
@@ -178,10 +182,30 @@ class Daemon:
             elif model.state is ModelState.UNLOADED and not model.awaited:
                 plan = self.budget.decide(self.budget.wish(spec))
                 if plan.decision is Decision.FITS:
+                    if not await self._is_still_wished(spec.model_id):
+                        continue
+                    if spec.model_id not in self._refused or model.state is not ModelState.UNLOADED or model.awaited:
+                        continue  # a command came meanwhile
                     others = frozenset(self._models) - {spec.model_id}
                     self._load_wished(spec, "it should be loaded, and fits now", others)
                     return  # the next one is decided on when this one is counted
                 self.health.refused(spec.model_id, plan.sentence)
+
+    async def _is_still_wished(self, model_id: str) -> bool:
+        """Whether the registry wishes a refused model loaded; one that it does not wish is forgotten. False, too, while
+        the registry does not answer: it is asked again at the next try."""
+        try:
+            async with asyncio.timeout(self.config.rules_seconds):
+                rows = await asyncio.wrap_future(self._reporter.index())
+        except Exception as error:
+            log.warning("the registry does not tell whether %s should be loaded: %s", model_id, str(error).strip())
+            return False
+        if any(row["model_id"] == model_id and row["wished"] for row in rows):
+            return True
+        log.info("%s did not fit, and nobody wishes it loaded any more", model_id)
+        if self._refused.pop(model_id, None) is not None:
+            self.health.dismissed(model_id)
+        return False
 
     async def _keep_zygotes(self) -> None:
         """Zygotes that nobody waits for are started when what should be loaded is."""
@@ -216,9 +240,15 @@ class Daemon:
         reason: str,
         *,
         protected: frozenset[str] = frozenset(),
-        replaces: str | None = None,
     ) -> dict[str, Any]:
-        return await self.model(spec.model_id).load(spec, operation_id, reason, protected=protected, replaces=replaces)
+        return await self.model(spec.model_id).load(spec, operation_id, reason, protected=protected)
+
+    async def require_room_instead_of(self, live: str, spec: ModelSpec) -> None:
+        await self.budget.prepare(spec)
+        await self.budget.look(0.0)
+        plan = self.budget.decide(self.budget.wish(spec, replaces=live))
+        if plan.decision is Decision.REFUSED:
+            raise InsufficientMemory(plan.sentence, **plan.to_message())
 
     async def unload(
         self,
@@ -247,21 +277,32 @@ class Daemon:
 
     @asynccontextmanager
     async def admitted(
-        self, spec: ModelSpec, tell: Callable[[str], None], *, protected: frozenset[str], replaces: str | None
+        self, spec: ModelSpec, tell: Callable[[str], None], *, protected: frozenset[str], forked: bool
     ) -> AsyncIterator[None]:
-        await self.budget.prepare(spec)
+        await self.budget.prepare(spec, forked=forked)
         is_demanded = spec.model_id in self._demands
         async with self._admission.admitted(
             spec.model_id,
-            lambda: self.budget.wish(spec, protected=protected, replaces=replaces),
+            lambda: self.budget.wish(spec, protected=protected, forked=forked),
             tell,
             self.rules.load_wait_seconds if is_demanded else spec.timeout_seconds,
             has_place=self.model(spec.model_id).recovering or spec.model_id in self.budget.kept,
         ):
             yield
 
-    async def start_process(self, spec: ModelSpec, on_phase: OnPhase) -> ModelProcess:
-        return await model_process.start(spec, self.config, self._zygotes, on_phase)
+    async def start_process(self, spec: ModelSpec, on_phase: OnPhase, *, forked: bool) -> ModelProcess:
+        if not forked:
+            return await model_process.start(spec, self.config, None, on_phase)
+        try:
+            process = await model_process.start(spec, self.config, self._zygotes, on_phase)
+        except ForkRefused:
+            self._fork_refused.add(spec.framework)
+            raise
+        self._fork_refused.discard(spec.framework)
+        return process
+
+    def forks(self, framework: str) -> bool:
+        return self.config.use_zygotes and framework not in self._fork_refused
 
     async def publish_routes(self) -> None:
         await self._gateway.publish_routes()
@@ -280,10 +321,9 @@ class Daemon:
         if not self.gpus:
             return None
         if time.monotonic() - self._gpu_bytes_at > GPU_BYTES_SECONDS:
-            found = await asyncio.to_thread(self.gpus.bytes_by_pid)
-            self._gpu_bytes = {} if found is None else found
+            self._gpu_bytes = await asyncio.to_thread(self.gpus.bytes_by_pid)
             self._gpu_bytes_at = time.monotonic()
-        return self._gpu_bytes.get(pid, 0)
+        return self.gpus.bytes_of(pid, self._gpu_bytes)
 
     def gpu_left(self, model_id: str, gpu_bytes: int) -> None:
         self.budget.gpu_left(model_id, gpu_bytes)
@@ -318,6 +358,9 @@ class Daemon:
 
     def died(self, model_id: str, attempt: int, gave_up: bool) -> None:
         self.health.died(model_id, attempt, gave_up)
+
+    def gave_up(self, model_id: str, why: str) -> None:
+        self.health.gave_up(model_id, why)
 
     def refused(self, spec: ModelSpec, message: str) -> None:
         self._refused[spec.model_id] = spec
@@ -593,6 +636,11 @@ class Daemon:
         if self._zygotes.births == 0:
             reap_strangers()
 
+    async def _look_at_gpus(self) -> None:
+        """Apart from the heartbeat, which a driver that does not answer would hold up."""
+        if self.gpus:
+            self._gpu_facts = await asyncio.to_thread(self.gpus.facts)
+
     async def _check_canary(self, model: ManagedModel) -> None:
         process, result = model.process, None
         if process is not None and model.state is ModelState.LOADED:
@@ -628,7 +676,7 @@ class Daemon:
             "memory": machine_memory(),
             "budget": self.budget.facts(),
             "limits": limits(self.rules),
-            "gpus": self.gpus.facts(),
+            "gpus": self._gpu_facts,
             "no_gpu_reason": self.gpus.reason_for_none,
             "zygotes": self._zygotes.facts(),
             "inference": self._gateway.listening,

@@ -179,6 +179,14 @@ class Health:
             told = f"The process of {model_id} died{' again' * (attempt > 1)}; it is restarted (attempt {attempt})."
             self._alerts.open("restarts", model_id, told, float(attempt))
 
+    def gave_up(self, model_id: str, why: str) -> None:
+        """Its restart failed for a reason that would only repeat itself, and none follows. why: the error, in words."""
+        self.left(model_id)
+        self._died_at.pop(model_id, None)
+        self._alerts.close("restarts", model_id)
+        told = f"The process of {model_id} died, and it could not be started again: {why}"
+        self._alerts.open("gave_up", model_id, told)
+
     def evicted(self, model_id: str) -> None:
         """It had to go for another."""
         self._evicted_at[model_id] = self._clock()

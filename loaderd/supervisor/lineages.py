@@ -28,6 +28,8 @@ class LineageHouse(Protocol):
 
     load, unload: return the result of today's operations or raise LoaderdError; both know no operation's end.
     unload with ends_wish of a model that is not loaded ends its wish, and its restart if one was on its way.
+    require_room_instead_of: raises InsufficientMemory, with the plan as its facts, when a load of the spec cannot be
+    made to fit even once the model `live` is unloaded.
     place_kept: nobody else gets the memory that a load of the spec needs, for the length of the block.
     """
 
@@ -43,8 +45,8 @@ class LineageHouse(Protocol):
         reason: str,
         *,
         protected: frozenset[str] = frozenset(),
-        replaces: str | None = None,
     ) -> dict[str, Any]: ...
+    async def require_room_instead_of(self, live: str, spec: ModelSpec) -> None: ...
     async def unload(
         self,
         model_id: str,
@@ -216,9 +218,11 @@ class _Activation:
             ) from None
 
     async def _load_instead_of(self, previous: str) -> None:
-        """The stated gap: the old version is unloaded first, and loaded again when the new one fails."""
+        """The stated gap: the old version is unloaded first, and loaded again when the new one fails. Where the new one
+        would not fit then either, it raises InsufficientMemory before anything is touched."""
+        await self._house.require_room_instead_of(previous, self._spec)
         spec = self._house.model(previous).spec
-        assert spec is not None  # it is loaded
+        assert spec is not None  # it was loaded
         self._gap_began = time.monotonic()
         self._lineages._gaps.add(self._spec.lineage)
         try:

@@ -20,6 +20,7 @@ from loaderd.states import TRANSITIONS, LoadPhase, ModelState
 from loaderd.supervisor.config import DaemonConfig
 from loaderd.supervisor.model_process import ModelProcess, OnPhase
 from loaderd.supervisor.recovery import Restart, Restarts
+from loaderd.supervisor.zygotes import ForkRefused
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +34,9 @@ class House(Protocol):
     """What a model needs of the daemon around it.
 
     admitted: waits for the model's turn and its memory, and holds both for the length of the block; `tell` is called
-    with what it waits for. Raises InsufficientMemory. loaded, left, died, refused: what health and telemetry follow.
+    with what it waits for. Raises InsufficientMemory. start_process: raises ForkRefused when its framework's zygote
+    cannot make it; not with forked=False, which takes more memory. loaded, left, died, gave_up, refused: what health
+    and telemetry follow.
     """
 
     config: DaemonConfig
@@ -47,9 +50,9 @@ class House(Protocol):
         tell: Callable[[str], None],
         *,
         protected: frozenset[str],
-        replaces: str | None,
+        forked: bool,
     ) -> AbstractAsyncContextManager[None]: ...
-    async def start_process(self, spec: ModelSpec, on_phase: OnPhase) -> ModelProcess: ...
+    async def start_process(self, spec: ModelSpec, on_phase: OnPhase, *, forked: bool) -> ModelProcess: ...
     async def publish_routes(self) -> None: ...
     def push_routes(self) -> None: ...
     async def memory_of(self, pid: int) -> ProcessMemory | None: ...
@@ -59,6 +62,7 @@ class House(Protocol):
     def loaded(self, model_id: str, canary: Mapping[str, Any] | None, load_seconds: float) -> None: ...
     def left(self, model_id: str, counters: Mapping[str, Any]) -> None: ...
     def died(self, model_id: str, attempt: int, gave_up: bool) -> None: ...
+    def gave_up(self, model_id: str, why: str) -> None: ...
     def refused(self, spec: ModelSpec, message: str) -> None: ...
 
 
@@ -93,9 +97,12 @@ class ManagedModel:
         )
         self._recovery: asyncio.Task[None] | None = None
         self._taken_over = asyncio.Event()  # somebody's load waits for the recovery's attempt: it makes no more
+        self._loads = 0  # that somebody asked for, under way or waiting for their turn
+        self._owed: tuple[ModelSpec, Restart] | None = None  # of a process that died, until it is loaded or given up
         self._background: set[asyncio.Task[None]] = set()  # held: the event loop would forget them
         self._reported: dict[str, Any] = {}  # the counters as of the last usage report
         self._measured: ModelSpec | None = None  # the spec with what the last load of it was measured at
+        self._cold_peak: tuple[str, int] | None = None  # digest and peak of the last load that was no fork
 
     async def load(
         self,
@@ -104,24 +111,35 @@ class ManagedModel:
         reason: str,
         *,
         protected: frozenset[str] = frozenset(),
-        replaces: str | None = None,
     ) -> dict[str, Any]:
         """Loads the model, or confirms that it is loaded: {"model_id", "status", "load_seconds", "private_bytes",
         "gpu_bytes"}. A process that dies by a signal meanwhile is started again, up to max_load_attempts.
 
         Raises LoaderdError; then the model is in error, or unloaded as before when it did not fit. A recovery is
         taken over: its pause ends at once, an attempt under way is joined. Cancelling the task ends the process and
-        leaves the model unloaded. protected, replaces: see scheduler.Wish.
+        leaves the model unloaded, and a recovery that was taken over goes on. protected: see scheduler.Wish.
         """
-        await self._take_over_recovery()
-        async with self._lock:
-            if self.state is ModelState.LOADED:
-                return self._load_result()
-            self._taken_over.clear()
-            self._restarts.begin(tried=1)
-            result = await self._load(spec, operation_id, reason, protected=protected, replaces=replaces)
-            self._restarts.begin()
-            return result
+        self._loads += 1
+        try:
+            await self._take_over_recovery()
+            async with self._lock:
+                if self.state is ModelState.LOADED:
+                    return self._load_result()
+                self._taken_over.clear()
+                self._restarts.begin(tried=1)
+                result = await self._load(spec, operation_id, reason, protected=protected)
+                self._restarts.begin()
+                return result
+        except asyncio.CancelledError:
+            self._go_on_recovering()
+            raise
+        except LoaderdError as error:
+            owed, self._owed = self._owed, None
+            if owed is not None and isinstance(error, InsufficientMemory):
+                self._house.refused(owed[0], error.message)  # as the recovery would have been
+            raise
+        finally:
+            self._loads -= 1
 
     async def unload(
         self,
@@ -140,6 +158,8 @@ class ManagedModel:
         """
         await self.end_recovery()
         async with self._lock:
+            self._owed = None
+            await self.end_recovery()  # a load that was cancelled before this turn may have begun it again
             process = self.process
             if self.state is not ModelState.LOADED or process is None:
                 if self.state is ModelState.ERROR or (ends_wish and self.state is ModelState.UNLOADED):
@@ -271,7 +291,10 @@ class ManagedModel:
         return time.monotonic() - self._loaded_at if self.state is ModelState.LOADED else 0.0
 
     def with_measurements(self, spec: ModelSpec) -> ModelSpec:
-        """The spec with what this daemon measured of these bytes, where the registry does not know it yet."""
+        """The spec with what this daemon measured of these bytes, where the registry does not know it yet.
+
+        Not its canary: a spec of the registry without one means that it was forgotten, and a new one is recorded.
+        """
         known = self._measured
         if known is None or known.digest != spec.digest:
             return spec
@@ -280,8 +303,12 @@ class ManagedModel:
             peak_bytes=known.peak_bytes if spec.peak_bytes is None else spec.peak_bytes,
             resident_bytes=known.resident_bytes if spec.resident_bytes is None else spec.resident_bytes,
             gpu_bytes=known.gpu_bytes if spec.gpu_bytes is None else spec.gpu_bytes,
-            canary=known.canary if spec.canary is None else spec.canary,
         )
+
+    def cold_peak_bytes(self, spec: ModelSpec) -> int | None:
+        """The peak of the last load of these bytes that was no fork from a zygote; None: this daemon made none."""
+        digest, peak_bytes = self._cold_peak or ("", None)
+        return peak_bytes if digest == spec.digest else None
 
     def snapshot(self) -> dict[str, Any]:
         """What `manage.py loaderd`'s status command shows; JSON values."""
@@ -330,7 +357,6 @@ class ManagedModel:
         *,
         cause: str = "",
         protected: frozenset[str] = frozenset(),
-        replaces: str | None = None,
     ) -> dict[str, Any]:
         self._require_move(ModelState.LOADING)  # before anything is overwritten
         spec = self.spec = self.with_measurements(spec)
@@ -341,15 +367,19 @@ class ManagedModel:
         def tell(waits_for: str) -> None:
             self._wait(f"{reason}; {waits_for}", operation_id)
 
+        forked = self._house.config.use_zygotes
         try:
             while True:
                 try:
-                    async with self._house.admitted(spec, tell, protected=protected, replaces=replaces):
+                    async with self._house.admitted(spec, tell, protected=protected, forked=forked):
                         try:
-                            return await self._load_once(spec, operation_id)
+                            return await self._load_once(spec, operation_id, forked=forked)
                         except BaseException:
                             await self._abandon()  # what it was admitted for is held until its process is gone
                             raise
+                except ForkRefused as refusal:
+                    forked = False  # takes more than it was admitted with, so it is admitted once more
+                    tell(f"is started cold, which takes more memory: {refusal}")
                 except LoaderdError as error:
                     restart = self._restart_after(error)
                     if restart is None:
@@ -388,6 +418,8 @@ class ManagedModel:
             attempts = self._restarts.tried + self._restarts.restarts
             error.message += f" It was tried {attempts} times in a row." if attempts > 1 else ""
         elif self.recovering:
+            if self._owed is not None:
+                self._owed = (self._owed[0], restart)
             self._house.died(self.model_id, restart.attempt, gave_up=False)
         return restart
 
@@ -398,9 +430,10 @@ class ManagedModel:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(restart.pause_seconds):
                 await self._taken_over.wait()
+        if self._taken_over.is_set():
             raise error
 
-    async def _load_once(self, spec: ModelSpec, operation_id: str | None) -> dict[str, Any]:
+    async def _load_once(self, spec: ModelSpec, operation_id: str | None, *, forked: bool) -> dict[str, Any]:
         def on_phase(phase: LoadPhase, progress: float) -> None:
             self.runtime = replace(self.runtime, phase=phase)
             self._progress(operation_id, phase, progress)
@@ -409,7 +442,7 @@ class ManagedModel:
         began = time.monotonic()
         try:
             async with asyncio.timeout(spec.timeout_seconds):
-                process = self.process = await self._house.start_process(spec, on_phase)
+                process = self.process = await self._house.start_process(spec, on_phase, forked=forked)
                 self.runtime = ModelRuntime(process.child.pid, time.time(), self.runtime.phase)
                 starting_seconds = time.monotonic() - began
                 ready = await asyncio.shield(process.ready)
@@ -428,7 +461,9 @@ class ManagedModel:
         self.runtime = replace(self.runtime, phase=LoadPhase.SERVING)
         await self.observe()
         canary = ready.get("canary") or {}
-        self._keep_measurements(spec, peak_bytes, canary.get("recorded"))
+        self._keep_measurements(spec, peak_bytes, forked=process.forked)
+        if canary.get("recorded") is not None:
+            self.spec = replace(spec, canary=canary["recorded"])  # what a restart must answer
         self.signature = ready["signature"]
         self.load_seconds = time.monotonic() - began
         self._reported = {}
@@ -439,6 +474,7 @@ class ManagedModel:
             raise process.death(process.child.exited.result())
         self._loaded_at = time.monotonic()
         self.recovering = False
+        self._owed = None
         self._move(
             ModelState.LOADED,
             "answers its warm-up",
@@ -452,19 +488,18 @@ class ManagedModel:
         self._house.loaded(self.model_id, canary or None, self.load_seconds)
         return self._load_result()
 
-    def _keep_measurements(
-        self, spec: ModelSpec, peak_bytes: int | None, recorded_canary: dict[str, Any] | None
-    ) -> None:
-        """What the next load of these bytes is admitted and checked by, should it come before the registry knows it."""
+    def _keep_measurements(self, spec: ModelSpec, peak_bytes: int | None, *, forked: bool) -> None:
+        """What the next load of these bytes is admitted by, should it come before the registry knows it."""
         if self._measured is None or self._measured.digest != spec.digest:
             self.resident_bytes = 0
         self.resident_bytes = max(self.resident_bytes, spec.resident_bytes or 0, self.runtime.private_bytes or 0)
+        if peak_bytes is not None and not forked:
+            self._cold_peak = (spec.digest, peak_bytes)
         self._measured = replace(
             spec,
             peak_bytes=spec.peak_bytes if peak_bytes is None else peak_bytes,
             resident_bytes=self.resident_bytes,
             gpu_bytes=spec.gpu_bytes if self.runtime.gpu_bytes is None else self.runtime.gpu_bytes,
-            canary=spec.canary if recorded_canary is None else recorded_canary,
         )
 
     # Death and recovery
@@ -495,23 +530,54 @@ class ManagedModel:
         self._in_background(self._bury(process))
         if restart is not None and self.spec is not None:
             self._taken_over.clear()
-            self._recovery = self._in_background(self._recover(self.spec, restart))
+            self._begin_recovery(self.spec, restart)
+
+    def _begin_recovery(self, spec: ModelSpec, restart: Restart) -> None:
+        self.recovering = True
+        self._owed = (spec, restart)
+        self._recovery = self._in_background(self._recover(spec, restart))
 
     async def _recover(self, spec: ModelSpec, restart: Restart) -> None:
         """Loads the model again after the pause. Its failure is reported as the model's state."""
         try:
             await asyncio.sleep(restart.pause_seconds)
             async with self._lock:
+                if self.state is ModelState.LOADED:
+                    return  # by a load that came before its turn
                 reason = f"its process died; attempt {restart.attempt} of {self._house.rules.max_load_attempts}"
                 await self._load(spec, None, reason, cause="restarting")
         except LoaderdError as error:
             log.error("%s could not be started again: %s", self.model_id, error)
+            if self._taken_over.is_set():
+                return  # who waits tries it now
+            self._owed = None
             if isinstance(error, InsufficientMemory):
                 self._house.refused(spec, error.message)
+            elif error.facts.get("exit_signal") is None:
+                self._house.gave_up(self.model_id, error.message)
             else:
                 self._house.died(self.model_id, self._restarts.restarts, gave_up=True)
         finally:
-            self.recovering = False
+            if self._recovery is asyncio.current_task():
+                self.recovering = False
+
+    def _go_on_recovering(self) -> None:
+        """A load was cancelled: a restart that it had taken over is made after all, unless the model was unloaded."""
+        if self._loads == 1:
+            self._taken_over.clear()
+        if self._owed is None or self._house.stopping.is_set():
+            return
+        recovery = self._recovery
+        if recovery is not None and not recovery.done() and not recovery.cancelling():
+            self.recovering = True
+            return
+        spec, restart = self._owed
+        self._restarts.resume(restart)
+        self._begin_recovery(spec, restart)
+        if self.state is ModelState.UNLOADED:
+            self.reason = f"the load was cancelled; {_sentence(restart, self._house.rules.max_load_attempts)}"
+            self._report_state(None)
+        self._house.push_routes()
 
     async def _take_over_recovery(self) -> None:
         if not self.recovering:

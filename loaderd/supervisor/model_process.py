@@ -111,7 +111,7 @@ class ModelProcess:
         self, ended: Exit, then: str = "read the end of its log in the details, then load it again."
     ) -> ModelProcessDied:
         """The error that a dead process' model gets. then: what happens or is to be done next."""
-        end = f"hung ({self.hung}), so it was ended" if self.hung else ended.prose
+        end = f"hung ({self.hung}), so it was ended" if self.hung else self._prose(ended)
         return ModelProcessDied(
             f"The process of {self.spec.model_id} (pid {self.child.pid}) {end}; {then}",
             model_id=self.spec.model_id,
@@ -121,6 +121,15 @@ class ModelProcess:
             out_of_memory=ended.out_of_memory,
             hung=bool(self.hung),
             log_tail=self.log_tail(),
+        )
+
+    def _prose(self, ended: Exit) -> str:
+        limit_bytes = self.spec.memory_limit_bytes
+        if ended.signal != signal.SIGABRT or limit_bytes is None:
+            return ended.prose
+        return (
+            f"{ended.prose}, most likely because it needs more than its own memory limit of {limit_bytes / 2**20:.0f} "
+            "MiB (memory_limit_mb)"
         )
 
     def _send(self, message: dict[str, Any]) -> None:
@@ -164,7 +173,7 @@ class ModelProcess:
         error: LoaderdError = self.death(ended)
         if not self.ready.done():
             error = LoadFailed(
-                f"{self.spec.model_id} could not be loaded: its process (pid {self.child.pid}) {ended.prose}; "
+                f"{self.spec.model_id} could not be loaded: its process (pid {self.child.pid}) {self._prose(ended)}; "
                 "read the end of its log in the details.",
                 **error.facts,
             )
@@ -179,8 +188,11 @@ class ModelProcess:
             waiting.exception()  # read here: nobody may be waiting
 
 
-async def start(spec: ModelSpec, config: DaemonConfig, zygotes: Zygotes, on_phase: OnPhase) -> ModelProcess:
-    """Forks the process from its framework's zygote, or spawns it cold where that cannot be."""
+async def start(spec: ModelSpec, config: DaemonConfig, zygotes: Zygotes | None, on_phase: OnPhase) -> ModelProcess:
+    """Forks the process from its framework's zygote; without zygotes it is spawned cold.
+
+    Raises ForkRefused: the caller may start it cold, which takes more memory.
+    """
     data_socket = config.sockets_dir / f"{secrets.token_hex(6)}.sock"
     log_path = config.model_logs_dir / f"{spec.model_id}.log"
     _rotate(log_path)
@@ -190,13 +202,13 @@ async def start(spec: ModelSpec, config: DaemonConfig, zygotes: Zygotes, on_phas
     streams = await asyncio.open_unix_connection(sock=ours)
     try:
         streams[1].write(protocol.encode(spec.to_message()))
-        child, forked = None, False
-        if config.use_zygotes:
+        if zygotes is not None:
             try:
-                child, forked = await zygotes.fork(spec.framework, theirs, log_fd, str(data_socket)), True
+                child = await zygotes.fork(spec.framework, theirs, log_fd, str(data_socket))
             except ForkRefused as refusal:
                 os.write(log_fd, f"spawned cold: {refusal}\n".encode())
-        if child is None:
+                raise
+        else:
             child = spawn(
                 [
                     *(sys.executable, "-m", "loaderd.process", "--framework", spec.framework),
@@ -212,7 +224,7 @@ async def start(spec: ModelSpec, config: DaemonConfig, zygotes: Zygotes, on_phas
     finally:
         theirs.close()
         os.close(log_fd)
-    return ModelProcess(spec, child, streams, data_socket, log_path, forked, on_phase)
+    return ModelProcess(spec, child, streams, data_socket, log_path, zygotes is not None, on_phase)
 
 
 def _rotate(log_path: Path) -> None:

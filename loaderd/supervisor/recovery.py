@@ -32,6 +32,10 @@ class Restarts:
         """Forgets what died before: somebody asked for a load (tried=1), or that load is done."""
         self.tried, self.restarts = tried, 0
 
+    def resume(self, restart: Restart) -> None:
+        """Counts as it was counted up to this restart: the load that came between was cancelled."""
+        self.tried, self.restarts = 0, restart.attempt
+
     def died(self, loaded_seconds: float, max_attempts: int) -> Restart | None:
         """The next attempt after a death, or None when enough were made.
 

@@ -158,7 +158,8 @@ class Canary:
             return 'mend the model, or what "canary" in its metadata.json promises'
         return (
             "its files are those that answered otherwise before, so look at the versions of its libraries and at the "
-            'machine\'s memory; if this answer is right, state it as "canary" in its metadata.json and run discovery'
+            "machine's memory; if this answer is right, forget the recorded one (`manage.py forget_canary "
+            f"{self._spec.model_id}`) and load it again"
         )
 
 

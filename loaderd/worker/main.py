@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 import uvloop
 
 from loaderd.frameworks.base import Framework, LoadedModel
-from loaderd.protocol import ModelSpec
+from loaderd.protocol import EXIT_DEVICE_LOST, EXIT_LOAD_FAILED, ModelSpec
 from loaderd.states import LoadPhase
 from loaderd.worker.batching import Job
 from loaderd.worker.channel import Channel
@@ -30,8 +30,6 @@ from loaderd.worker.memory_limit import limit_memory
 
 log = logging.getLogger(__name__)
 
-EXIT_LOAD_FAILED = 3
-EXIT_DEVICE_LOST = 4
 # The compute thread may hold the interpreter for this long before the event loop gets its turn.
 _SWITCH_SECONDS = 0.001
 # What a model gives back when it is unloaded may take this long; then the process is reported as drained anyway.

@@ -14,6 +14,7 @@ import httpx
 
 from loaderd.errors import InvalidInput, LoaderdError, LoaderUnreachable, ModelTimeout, from_message
 from modelhub.conf import config
+from modelhub.policy.effective import effective_lately
 
 # Requests at the same time through one process; more wait for their turn within their time limit.
 MAX_CONNECTIONS = 64
@@ -24,9 +25,10 @@ GRACE_SECONDS = 1.0
 def time_limit_seconds() -> float:
     """How long to wait for an answer: a prediction's time, and before it the load of a model that loads on demand.
 
-    By the environment's settings: a longer wait that the policy allows is the inference door's alone.
+    As the door waits, by the policy in force; one query a second at most, however many predictions there are.
     """
-    return config().PREDICT_TIMEOUT_SECONDS + config().LOAD_WAIT_SECONDS + GRACE_SECONDS
+    settings = effective_lately()
+    return settings.PREDICT_TIMEOUT_SECONDS + settings.LOAD_WAIT_SECONDS + GRACE_SECONDS
 
 
 def predict(model_id: str, inputs: Sequence[Any], *, user: str, timeout_seconds: float) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from django.db import Error as DatabaseError
 from django.db import connections
 
 from modelhub import postgres
+from modelhub.actors import SYSTEM
 from modelhub.conf import PROJECT_DIR, Config
 from modelhub.launch import first_start, preflight, readiness, static_files
 from modelhub.launch.instance_lock import InstanceLock
@@ -103,7 +104,7 @@ def _prepare(config: Config) -> None:
     except OSError as error:
         print(f"Sample models: {error.filename} cannot be read ({error.strerror}); change its rights", flush=True)
     try:
-        call_command("discover", actor="start")
+        call_command("discover", actor=SYSTEM)
     except CommandError as error:
         print(f"Discovery: {error}", flush=True)
     except SystemExit:

@@ -23,16 +23,13 @@ from modelhub.lifecycle.notifications import OPERATION_CHANNEL, notify, wait_for
 from modelhub.lifecycle.observed import loader_view
 from modelhub.lifecycle.permissions import User, check_permission
 from modelhub.lifecycle.storable import storable
-from modelhub.lifecycle.wishes import DESIRED, take_wish_back, wished_after_cancel
+from modelhub.lifecycle.wishes import CANCEL_REQUESTED, DESIRED, take_wish_back, wished_after_cancel
 from modelhub.registry.choices import DesiredState, Status
-from modelhub.registry.models import ModelVersion
+from modelhub.registry.models import ModelVersion, large_columns
 
 DISPATCH = "modelhub.lifecycle.tasks.dispatch"
 # How long a cancel waits for the process to end.
 CANCEL_SECONDS = 5.0
-
-# Columns of a version that may be large and that no decision needs.
-UNREAD = ("manifest", "config", "metadata", "performance_metrics", "signature", "canary")
 
 
 def request_load(version: ModelVersion, *, user: User | None, source: str, reason: str = "") -> Operation:
@@ -59,19 +56,28 @@ def cancel(operation: Operation, *, user: User | None) -> Operation:
     check_permission(user, OperationKind(operation.kind))
     if _cancel_queued(operation):
         return wait_for(operation.pk, 0.0)
-    operation = (
-        Operation.objects.select_related("version").defer(*(f"version__{name}" for name in UNREAD)).get(pk=operation.pk)
-    )
+    operation = Operation.objects.select_related("version").defer(*large_columns("version")).get(pk=operation.pk)
     if operation.is_ended:
         raise StateForbids(f"The {operation.what} is over: it {operation.status}.")
     if operation.kind == OperationKind.UNLOAD:
         raise StateForbids(f"The {operation.what} has begun; load the model again when it has ended.")
     if operation.kind == OperationKind.OPTIMIZE:
         raise StateForbids(f"The {operation.what} has begun; load what is missed again when it has ended.")
+    # Before loaderd hears of it: a daemon that is killed at this moment must not leave the wish behind.
+    _note_cancel(operation, True)
     if not LoaderClient(config().control_socket).cancel(str(operation.pk)).get("cancelled"):
+        _note_cancel(operation, False)
         raise StateForbids(f"The {operation.what} is ending; nothing is left to cancel.")
     # Its wish is put back when loaderd reports that it was cancelled: it may be loaded in this very moment.
     return wait_for(operation.pk, CANCEL_SECONDS)
+
+
+def _note_cancel(operation: Operation, is_requested: bool) -> None:
+    """For the takeover: a load or activation that its daemon did not end is then cancelled, and has not failed."""
+    parameters = {name: value for name, value in operation.parameters.items() if name != CANCEL_REQUESTED}
+    if is_requested:
+        parameters[CANCEL_REQUESTED] = True
+    Operation.objects.filter(pk=operation.pk, status__in=ACTIVE).update(parameters=parameters)
 
 
 def check_loadable(version: ModelVersion) -> None:
@@ -109,7 +115,7 @@ def locked(version: ModelVersion) -> ModelVersion:
 
     To be called in a transaction. Raises UnknownModel when it was deleted.
     """
-    present = ModelVersion.objects.select_for_update(no_key=True).defer(*UNREAD).filter(pk=version.pk).first()
+    present = ModelVersion.objects.select_for_update(no_key=True).defer(*large_columns()).filter(pk=version.pk).first()
     if present is None:
         raise UnknownModel(f"{version.model_id} is not registered any more.", model_id=version.model_id)
     return present

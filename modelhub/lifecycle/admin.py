@@ -12,16 +12,13 @@ from modelhub.choice_filter import choice_filter
 from modelhub.lifecycle.models import LineageChange, LoaderStatus, Operation, StateChange
 from modelhub.lifecycle.observed import loader_view
 from modelhub.read_only_admin import ReadOnlyAdmin
+from modelhub.registry.models import large_columns
 
 OPERATION_COLOURS = {"queued": "info", "running": "info", "succeeded": "success", "failed": "danger"}
 STATE_COLOURS = {"loaded": "success", "loading": "info", "unloading": "info", "error": "danger"}
 
 # Who hands commands over; see Operation.source.
 SOURCES = ("api", "admin", "command", "inference", "demand", "python")
-
-# Columns of a model's row that may be large and are not shown here.
-_LARGE = ("manifest", "config", "metadata", "performance_metrics", "signature", "canary")
-_HEAVY = tuple(f"version__{name}" for name in _LARGE)
 
 
 @admin.register(Operation)
@@ -43,7 +40,7 @@ class OperationAdmin(ReadOnlyAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Operation]:
         operations: QuerySet[Operation] = super().get_queryset(request)
-        return operations.select_related("version", "requested_by").defer(*_HEAVY)
+        return operations.select_related("version", "requested_by").defer(*large_columns("version"))
 
     @display(description="Status", label=OPERATION_COLOURS, ordering="status")
     def shown_status(self, operation: Operation) -> str:
@@ -69,7 +66,7 @@ class StateChangeAdmin(ReadOnlyAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[StateChange]:
         changes: QuerySet[StateChange] = super().get_queryset(request)
-        return changes.select_related("version", "operation").defer(*_HEAVY)
+        return changes.select_related("version", "operation").defer(*large_columns("version"))
 
     @display(description="From", label=STATE_COLOURS, ordering="from_state")
     def shown_from(self, change: StateChange) -> str:
@@ -91,8 +88,8 @@ class LineageChangeAdmin(ReadOnlyAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[LineageChange]:
         changes: QuerySet[LineageChange] = super().get_queryset(request)
-        large = (f"{version}__{name}" for version in ("version", "previous") for name in _LARGE)
-        return changes.select_related("lineage", "version", "previous", "operation").defer(*large)
+        changes = changes.select_related("lineage", "version", "previous", "operation")
+        return changes.defer(*large_columns("version"), *large_columns("previous"))
 
     @display(description="Leads to")
     def shown_version(self, change: LineageChange) -> str:

@@ -101,6 +101,11 @@ class Operation(models.Model):
         return self.status not in ACTIVE
 
     @property
+    def took_seconds(self) -> float | None:
+        """From the request to its end; None while it runs."""
+        return None if self.finished_at is None else (self.finished_at - self.requested_at).total_seconds()
+
+    @property
     def what(self) -> str:
         """For sentences: "load of sentiment-v1", "rollback to sentiment-v1", "memory optimisation"."""
         if self.version is None:
@@ -121,7 +126,10 @@ class StateChange(models.Model):
 
     class Meta:
         ordering = ["-at", "-id"]
-        indexes = [models.Index(fields=["version", "-at"], name="statechange_of_version")]  # a model's history
+        indexes = [
+            models.Index(fields=["version", "-at"], name="statechange_of_version"),  # a model's history
+            models.Index(fields=["-at"], name="statechange_newest"),  # the dashboard, the admin's list
+        ]
 
     def __str__(self) -> str:
         return f"{self.version_id}: {self.from_state} -> {self.to_state}"
@@ -157,7 +165,10 @@ class LineageChange(models.Model):
 
     class Meta:
         ordering = ["-at", "-id"]
-        indexes = [models.Index(fields=["lineage", "-at"], name="lineagechange_of_lineage")]  # its history
+        indexes = [
+            models.Index(fields=["lineage", "-at"], name="lineagechange_of_lineage"),  # its history
+            models.Index(fields=["-at"], name="lineagechange_newest"),  # the dashboard, the admin's list
+        ]
         constraints = [
             models.CheckConstraint(
                 condition=Q(kind__in=["first", "activate", "rollback", "set", "remove", "traffic"]),

@@ -8,12 +8,12 @@ from django.db import connection, transaction
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
-from modelhub.lifecycle.actions import UNREAD, check_reachable, enqueue, new_operation
+from modelhub.lifecycle.actions import check_reachable, enqueue, new_operation
 from modelhub.lifecycle.models import ACTIVE, Operation, OperationKind
 from modelhub.lifecycle.permissions import User, check_permission
 from modelhub.policy.effective import effective
 from modelhub.registry.choices import Status
-from modelhub.registry.models import ModelVersion
+from modelhub.registry.models import ModelVersion, large_columns
 
 
 def request_optimize(*, user: User | None, source: str, reason: str = "") -> Operation:
@@ -39,7 +39,7 @@ def find_unused(threshold_hours: float | None = None) -> list[ModelVersion]:
     threshold_hours: None is UNUSED_MODEL_TIMEOUT_HOURS as it is in force. With their lineages read.
     """
     hours = effective().UNUSED_MODEL_TIMEOUT_HOURS if threshold_hours is None else threshold_hours
-    loaded = ModelVersion.objects.filter(status=Status.LOADED).select_related("lineage").defer(*UNREAD)
+    loaded = ModelVersion.objects.filter(status=Status.LOADED).select_related("lineage").defer(*large_columns())
     # A model that was never asked counts from its load; one that was asked before that load does, too.
     idle = loaded.annotate(needed_at=Coalesce("last_used_at", "last_loaded_at"))
     since = timezone.now() - timedelta(hours=hours)

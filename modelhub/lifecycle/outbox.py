@@ -15,7 +15,6 @@ from typing import Any
 
 from django.db import InterfaceError, OperationalError, connection, transaction
 
-from loaderd import histogram
 from loaderd.errors import ShuttingDown
 from loaderd.reporter import (
     AlertReport,
@@ -34,7 +33,7 @@ from loaderd.reporter import (
 from modelhub.lifecycle.alias_moves import end_splits, record_moves
 from modelhub.lifecycle.observations import record_health, record_heartbeat, record_stop, record_usage
 from modelhub.lifecycle.recording import lock_versions, record_ended, record_progress, record_states
-from modelhub.telemetry.recording import record_alerts, record_comparisons, record_samples, record_traces
+from modelhub.telemetry.recording import record_alerts, record_comparisons, record_samples, record_traces, summed
 
 # Progress, heartbeats and counters wait this long for company, so that a short load has the writer to itself.
 LINGER_SECONDS = 0.05
@@ -42,13 +41,6 @@ FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 2.0
 # What cannot be added up is kept up to here while Postgres is away: some hours of twelve models, about 20 MB.
 MAX_SAMPLES = 20_000
 MAX_TRACES = 10_000
-
-_SIDES = ("live", "candidate")
-_COMPARED_COUNTERS = (
-    *("compared", "disagreed", "dropped"),
-    *(f"{side}_{name}" for side in _SIDES for name in ("requests", "errors", "latency_seconds")),
-)
-_COMPARED_HISTOGRAMS = tuple(f"{side}_histogram" for side in _SIDES)
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +92,8 @@ class Batch:
                 self.health[report.model_id] = report
             case Comparison():
                 pair = (report.lineage, report.live, report.candidate)
-                self.comparisons[pair] = _compared(self.comparisons.get(pair), report)
+                before = self.comparisons.get(pair)
+                self.comparisons[pair] = report if before is None else summed(before, report)
             case Sample():
                 self.dropped += len(self.samples) == MAX_SAMPLES
                 self.samples.append(report)
@@ -186,15 +179,6 @@ def _sum(before: Usage | None, added: Usage) -> Usage:
         last_at=max(before.last_at, added.last_at),
         last_error=added.last_error or before.last_error,
     )
-
-
-def _compared(before: Comparison | None, added: Comparison) -> Comparison:
-    if before is None:
-        return added
-    pairs = {name: (getattr(before, name), getattr(added, name)) for name in _COMPARED_COUNTERS + _COMPARED_HISTOGRAMS}
-    sums: dict[str, Any] = {name: sum(pairs[name]) for name in _COMPARED_COUNTERS}
-    sums |= {name: histogram.merged(pairs[name]) for name in _COMPARED_HISTOGRAMS}
-    return replace(added, **sums)
 
 
 class Outbox:

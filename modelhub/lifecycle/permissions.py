@@ -24,19 +24,14 @@ _NEEDED = {
 
 
 def check_permission(user: User | None, kind: OperationKind) -> None:
-    """Raises PermissionDenied when the user may not ask for this. None is the system, which may."""
+    """Raises PermissionDenied when the user may not ask for this. None is the operator or the system, who may."""
     check(user, *_NEEDED[kind])
 
 
 def check(user: User | None, permission: str, what: str) -> None:
-    """Raises PermissionDenied, which says that the user may not `what`. None is the system, which may."""
+    """Raises PermissionDenied, which says that the user may not `what`. None is the operator, who may."""
     if user is not None and not user.has_perm(permission):
         raise PermissionDenied(
             f"{user.get_username() or 'Nobody in particular'} may not {what}; an administrator can grant "
             f"the permission {permission}."
         )
-
-
-def actor_of(user: User | None) -> str:
-    """The name that histories keep."""
-    return user.get_username() if user is not None else "system"

@@ -11,8 +11,9 @@ from loaderd.client import LoaderClient
 from loaderd.errors import StateForbids
 from modelhub.conf import config
 from modelhub.lifecycle.actions import check_loadable
+from modelhub.lifecycle.models import OperationKind
 from modelhub.lifecycle.observed import loader_view
-from modelhub.lifecycle.versions import live_of
+from modelhub.lifecycle.versions import live_of, switch_to_join
 from modelhub.policy.effective import effective
 from modelhub.registry.artifacts import spec_of
 from modelhub.registry.models import Model, ModelVersion
@@ -24,8 +25,11 @@ def plan_load(version: ModelVersion) -> dict[str, Any]:
 
 
 def plan_activate(version: ModelVersion) -> dict[str, Any]:
-    """As plan_load, with "replaces" (the model_id that is live now, or None) and "needs_gap"."""
-    return _plan_of(version, "activate")
+    """As plan_load, with "replaces" (the model_id that is live now, or None) and "needs_gap".
+
+    Raises StateForbids while another activation or rollback of its lineage is under way.
+    """
+    return _plan_switch(OperationKind.ACTIVATE, version)
 
 
 def plan_rollback(lineage: Model, target: ModelVersion) -> dict[str, Any]:
@@ -36,7 +40,7 @@ def plan_rollback(lineage: Model, target: ModelVersion) -> dict[str, Any]:
     live = live_of(lineage)
     if live is not None and live.pk == target.pk:
         raise StateForbids(f"{target.model_id} is live already.", **facts)
-    return plan_activate(target)
+    return _plan_switch(OperationKind.ROLLBACK, target)
 
 
 def plan_unload(version: ModelVersion) -> dict[str, Any]:
@@ -47,6 +51,12 @@ def plan_unload(version: ModelVersion) -> dict[str, Any]:
 def plan_optimize() -> dict[str, Any]:
     """{"decision": "frees", "victims": [{"model_id", "bytes", "gpu_bytes", "reason"}], "frees_bytes", "sentence"}."""
     return _client().plan("optimize")
+
+
+def _plan_switch(kind: Any, version: ModelVersion) -> dict[str, Any]:
+    check_loadable(version)
+    switch_to_join(kind, version.lineage, version)
+    return _plan_of(version, "activate")
 
 
 def _plan_of(version: ModelVersion, action: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from django.db.models.functions import Coalesce, Greatest
 from loaderd.errors import Cancelled, InsufficientMemory, LoaderdError
 from loaderd.reporter import OperationEnded, OperationProgress, StateReport
 from loaderd.states import ModelState, sources_of
+from modelhub.actors import LOADERD, named
 from modelhub.lifecycle.alias_moves import make_first_live
 from modelhub.lifecycle.models import ACTIVE, Operation, OperationKind, OperationStatus, StateChange
 from modelhub.lifecycle.notifications import OPERATION_CHANNEL, notify
@@ -31,8 +32,6 @@ from modelhub.lifecycle.wishes import (
 )
 from modelhub.registry.choices import HealthStatus, Status
 from modelhub.registry.models import ModelVersion
-
-LOADERD = "loaderd"
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +105,7 @@ def _operations_of(reports: Sequence[StateReport]) -> dict[str, _Asked]:
     if not wanted:
         return {}
     rows = Operation.objects.filter(pk__in=wanted).values_list("pk", "requested_by_name", "source", "kind")
-    return {str(pk): _Asked(name or source, kind) for pk, name, source, kind in rows}
+    return {str(pk): _Asked(named(name, source), kind) for pk, name, source, kind in rows}
 
 
 def _move(version: ModelVersion, report: StateReport, asked: _Asked | None, device: str) -> StateChange:
@@ -127,7 +126,7 @@ def _move(version: ModelVersion, report: StateReport, asked: _Asked | None, devi
         from_state=before,
         to_state=report.state.value,
         reason=reason,
-        actor=(asked and asked.actor) or LOADERD,
+        actor=LOADERD if asked is None else asked.actor,
         operation_id=report.operation_id if asked is not None else None,
         at=at_time(report.at),
     )

@@ -28,6 +28,7 @@ from modelhub.lifecycle.rules import present_rules
 from modelhub.lifecycle.takeover import take_over
 from modelhub.policy.effective import RULES_CHANNEL
 from modelhub.registry.artifacts import load_limit_seconds
+from modelhub.registry.choices import DesiredState
 from modelhub.registry.models import ModelVersion
 
 # Changes that no signal tells (SQL by hand, bulk updates) reach loaderd after this time.
@@ -219,7 +220,7 @@ def _registered(model_id: str) -> ModelVersion:
 def _index() -> list[dict[str, Any]]:
     loader = loader_view()
     versions = ModelVersion.objects.select_related("lineage").only(
-        "model_id", "version", "status", "status_reason", "lineage__name"
+        "model_id", "version", "status", "status_reason", "desired_state", "lineage__name"
     )
     return [
         {
@@ -228,6 +229,7 @@ def _index() -> list[dict[str, Any]]:
             "version": version.version,
             "state": effective_status(version, loader),
             "reason": version.status_reason,
+            "wished": version.desired_state == DesiredState.LOADED,
         }
         for version in versions
     ]

@@ -10,7 +10,7 @@ from typing import Any
 from django.db import transaction
 from django.db.models import Exists, F, OuterRef
 
-from loaderd.errors import LoaderdError, LoaderUnreachable
+from loaderd.errors import Cancelled, LoaderdError, LoaderUnreachable
 from loaderd.protocol import ModelSpec
 from loaderd.reporter import Heartbeat, OperationEnded, StateReport
 from loaderd.rules import LIVE
@@ -20,7 +20,7 @@ from modelhub.lifecycle.models import LineageChange, Operation, OperationKind, O
 from modelhub.lifecycle.observations import record_heartbeat
 from modelhub.lifecycle.observed import device_of
 from modelhub.lifecycle.recording import record_ended, record_states
-from modelhub.lifecycle.wishes import SWITCHING_KINDS
+from modelhub.lifecycle.wishes import CANCEL_REQUESTED, SWITCHING_KINDS
 from modelhub.policy.effective import effective
 from modelhub.registry.artifacts import spec_of
 from modelhub.registry.choices import DesiredState, Status
@@ -37,7 +37,8 @@ def take_over(facts: Mapping[str, Any]) -> list[ModelSpec]:
     """Makes the registry say that nothing is loaded; returns the models that should be, the most important first.
 
     Of what the last daemon had begun, unloads have succeeded (the process ended with the daemon), and so have
-    activations and rollbacks whose alias had moved; the rest has failed, and what an activation wished is put back.
+    activations and rollbacks whose alias had moved. What was cancelled, and loaderd did not come to say so, is
+    cancelled, with its wish put back; the rest has failed, and what an activation wished is put back.
     Operations still in the queue are kept, they reach the new daemon. A wished model that may not be loaded goes to
     error. Alerts are resolved: what is still wrong, this daemon finds itself.
     """
@@ -55,7 +56,7 @@ def take_over(facts: Mapping[str, Any]) -> list[ModelSpec]:
 
 def _begun() -> Iterable[Operation]:
     running = Operation.objects.filter(status=OperationStatus.RUNNING)
-    return running.select_related("version").only("kind", "version__model_id")
+    return running.select_related("version").only("kind", "parameters", "version__model_id")
 
 
 def _ended(operation: Operation, now: float) -> OperationEnded:
@@ -79,6 +80,9 @@ def _ended(operation: Operation, now: float) -> OperationEnded:
             result = {"model_id": model_id, "status": "live", "previous": previous, **unknown}
             return OperationEnded(operation_id, now, result=result)
         aim = "live; what was live before stays so"
+    if operation.parameters.get(CANCEL_REQUESTED):
+        cancelled = Cancelled(f"The {operation.what} was cancelled, and loaderd ended with it.", model_id=model_id)
+        return OperationEnded(operation_id, now, error=cancelled.to_message())
     error = LoaderUnreachable(
         f"loaderd ended before {model_id} was {aim}. It has started again and loads what is wished: see the model's "
         "status, and repeat the command if it is still wanted.",

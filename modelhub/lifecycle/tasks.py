@@ -15,6 +15,7 @@ from django.utils import timezone
 from loaderd.client import LoaderClient
 from loaderd.errors import LoaderdError, LoaderUnreachable
 from loaderd.protocol import ModelSpec
+from modelhub.actors import named
 from modelhub.conf import config
 from modelhub.lifecycle.models import ACTIVE, Operation, OperationKind, OperationStatus
 from modelhub.lifecycle.notifications import OPERATION_CHANNEL, notify
@@ -95,7 +96,7 @@ def _hand_over(operation: Operation) -> None:
 
 def _tell(client: LoaderClient, operation: Operation) -> None:
     operation_id, version = str(operation.pk), operation.version
-    user = operation.requested_by_name or operation.source
+    user = named(operation.requested_by_name, operation.source)
     if version is None:
         client.optimize(operation_id, user)
     elif operation.kind == OperationKind.UNLOAD:

@@ -20,13 +20,14 @@ from django.utils import timezone
 from loaderd.errors import InvalidInput, StateForbids, UnknownModel
 from loaderd.rules import CANDIDATE, LIVE
 from loaderd.version_order import version_key
-from modelhub.lifecycle.actions import UNREAD, check_loadable, check_reachable, enqueue, locked, new_operation
+from modelhub.actors import actor_of
+from modelhub.lifecycle.actions import check_loadable, check_reachable, enqueue, locked, new_operation
 from modelhub.lifecycle.models import ACTIVE, LineageChange, Operation, OperationKind
-from modelhub.lifecycle.permissions import ACTIVATE, User, actor_of, check, check_permission
+from modelhub.lifecycle.permissions import ACTIVATE, User, check, check_permission
 from modelhub.lifecycle.storable import storable
 from modelhub.lifecycle.wishes import DESIRED, SWITCHING_KINDS
 from modelhub.registry.choices import Status
-from modelhub.registry.models import Alias, Model, ModelVersion
+from modelhub.registry.models import Alias, Model, ModelVersion, large_columns
 
 _ALIAS = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,63}")
 
@@ -109,22 +110,16 @@ def _request(
     present.lineage = lineage
     check_loadable(present)
     check_reachable(f"the {kind.label.lower()} of {present.model_id}", model_id=present.model_id)
-    under_way = _under_way(lineage)
+    under_way = switch_to_join(kind, lineage, present)
     if under_way is not None:
-        if under_way.kind == kind and under_way.version_id == present.pk:
-            if bool(under_way.parameters.get("allow_gap")) != allow_gap:
-                raise StateForbids(
-                    f"The {under_way.what} is under way {'without' if allow_gap else 'with'} allow_gap; cancel it or "
-                    "ask again when it has ended.",
-                    operation=str(under_way.pk),
-                    lineage=lineage.name,
-                )
-            return under_way
-        raise StateForbids(
-            f"The {under_way.what} is under way; cancel it or ask again when it has ended.",
-            operation=str(under_way.pk),
-            lineage=lineage.name,
-        )
+        if bool(under_way.parameters.get("allow_gap")) != allow_gap:
+            raise StateForbids(
+                f"The {under_way.what} is under way {'without' if allow_gap else 'with'} allow_gap; cancel it or "
+                "ask again when it has ended.",
+                operation=str(under_way.pk),
+                lineage=lineage.name,
+            )
+        return under_way
     live = live_of(lineage)
     is_live = live is not None and live.pk == present.pk
     if is_live and kind == OperationKind.ROLLBACK:
@@ -145,10 +140,20 @@ def _request(
     return enqueue(operation, done if is_live and present.status == Status.LOADED and not is_busy else None)
 
 
-def _under_way(lineage: Model) -> Operation | None:
-    """The activation or rollback of this lineage that has not ended: one at a time, so that they end as asked for."""
+def switch_to_join(kind: Any, lineage: Model, version: ModelVersion) -> Operation | None:
+    """The same activation or rollback when it is under way; None when none of this lineage is. One query.
+
+    Raises StateForbids for another one: one at a time, so that they end as asked for.
+    """
     switching = Operation.objects.filter(kind__in=SWITCHING_KINDS, version__lineage=lineage, status__in=ACTIVE)
-    return switching.select_related("version").defer(*(f"version__{name}" for name in UNREAD)).first()
+    under_way = switching.select_related("version").defer(*large_columns("version")).first()
+    if under_way is not None and (under_way.kind, under_way.version_id) != (kind, version.pk):
+        raise StateForbids(
+            f"The {under_way.what} is under way; cancel it or ask again when it has ended.",
+            operation=str(under_way.pk),
+            lineage=lineage.name,
+        )
+    return under_way
 
 
 # Aliases and traffic: records
@@ -314,7 +319,7 @@ def names_of(version: ModelVersion | None, previous: ModelVersion | None) -> dic
 
 def live_of(lineage: Model) -> ModelVersion | None:
     """The version that the lineage's bare name answers with; None before its first load. One query."""
-    alias = Alias.objects.select_related("version").defer(*(f"version__{name}" for name in UNREAD))
+    alias = Alias.objects.select_related("version").defer(*large_columns("version"))
     found = alias.filter(lineage=lineage, name=LIVE).first()
     return None if found is None else found.version
 
@@ -335,7 +340,7 @@ def previous_live(lineage: Model) -> ModelVersion | None:
     )
     if live is not None:
         moves = moves.exclude(version=live.pk)
-    move = moves.select_related("version").defer(*(f"version__{name}" for name in UNREAD)).first()
+    move = moves.select_related("version").defer(*large_columns("version")).first()
     return move and move.version
 
 
@@ -349,7 +354,7 @@ def periods(lineage: Model, limit: int | None = None) -> list[Period]:
     found: list[Period] = []
     until = None
     moves = LineageChange.objects.filter(lineage=lineage, alias=LIVE).select_related("version")
-    for move in moves.defer(*(f"version__{name}" for name in UNREAD))[:limit]:
+    for move in moves.defer(*large_columns("version"))[:limit]:
         version_id = move.version.model_id if move.version else move.details.get("version_id") or ""
         operation_id = None if move.operation_id is None else str(move.operation_id)
         found.append(Period(version_id, move.at, until, str(move.kind), move.reason, move.actor, operation_id))

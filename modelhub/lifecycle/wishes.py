@@ -20,6 +20,10 @@ LOADING_KINDS: tuple[Any, ...] = (OperationKind.LOAD, OperationKind.ACTIVATE, Op
 SWITCHING_KINDS: tuple[Any, ...] = (OperationKind.ACTIVATE, OperationKind.ROLLBACK)
 
 
+# In an operation's parameters: somebody cancelled it and was not refused. loaderd's word that it ended may be missing.
+CANCEL_REQUESTED = "cancel_requested"
+
+
 def wished_before(operation: Operation) -> Any:
     """The desired state that the command found."""
     return operation.parameters.get("desired_before", DesiredState.UNLOADED)

@@ -33,8 +33,8 @@ def facts_of(lineage: Model, loader: LoaderView) -> dict[str, Any]:
     }
 
 
-def history_of(lineage: Model) -> list[dict[str, Any]]:
-    """Who was live when, newest first."""
+def history_of(lineage: Model, limit: int) -> list[dict[str, Any]]:
+    """Who was live when, newest first; so many periods at most."""
     return [
         {
             "model_id": period.version_id,
@@ -44,7 +44,7 @@ def history_of(lineage: Model) -> list[dict[str, Any]]:
             "reason": period.reason,
             "actor": period.actor,
         }
-        for period in versions.periods(lineage)
+        for period in versions.periods(lineage, limit)
     ]
 
 

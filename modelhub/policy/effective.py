@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
 from django.core.exceptions import ValidationError
-from django.db import connections, transaction
+from django.db import InterfaceError, OperationalError, connections, transaction
 from pydantic import BaseModel, create_model
 from pydantic import ValidationError as NotValid
 
+from modelhub.actors import COMMAND, actor_of
 from modelhub.conf import Config, config
 from modelhub.policy.models import OVERRIDABLE, Policy, PolicyChange
 
 RULES_CHANNEL = "modelhub_rules"  # loaderd listens: policy, limits, aliases or traffic changed
+
+LATELY_SECONDS = 1.0
+# When the policy was read for effective_lately(), by the monotonic clock, and what it overrode then. Of this process:
+# a change counts within a second, as at loaderd.
+_lately: tuple[float, dict[str, Any]] = (float("-inf"), {})
+
+logger = logging.getLogger(__name__)
 
 # The settings' own types and bounds, without the rest of Config, which would read the environment again.
 _Values: type[BaseModel] = create_model(  # type: ignore[call-overload]
@@ -28,12 +38,24 @@ def effective() -> Config:
     Not remembered for a while: who is told of a change must see it. Only the checking of the values is remembered.
     """
     record = Policy.objects.filter(pk=1).first()
-    if record is None:
-        return config()
-    overrides = record.overrides()
-    if not overrides:
-        return config()
-    return config().model_copy(update=dict(_checked(tuple(overrides.items()))))
+    return _with({} if record is None else record.overrides())
+
+
+def effective_lately() -> Config:
+    """The settings that were in force within the last second, for what is asked too often for a query each time.
+
+    While the database is away: those that were in force last.
+    """
+    global _lately
+    read_at, overrides = _lately
+    if time.monotonic() - read_at > LATELY_SECONDS:
+        try:
+            record = Policy.objects.filter(pk=1).first()
+            overrides = {} if record is None else record.overrides()
+        except (OperationalError, InterfaceError):
+            logger.warning("the database is away; the policy is taken as it was read last")
+        _lately = (time.monotonic(), overrides)
+    return _with(overrides)
 
 
 def problems(overrides: Mapping[str, Any]) -> dict[str, str]:
@@ -48,11 +70,12 @@ def problems(overrides: Mapping[str, Any]) -> dict[str, str]:
     return wrong
 
 
-def change(values: Mapping[str, Any], *, user: Any) -> Policy:
+def change(values: Mapping[str, Any], *, user: Any, source: str = COMMAND) -> Policy:
     """Sets these settings (None or "": back to the environment's value), leaves a PolicyChange for each that
     changed, and tells loaderd at commit.
 
-    user: who changes; None is the system. Raises django's ValidationError, by field, and then nothing has changed.
+    user, source: who changes; see modelhub.actors. Raises django's ValidationError, by field, and then nothing has
+    changed.
     """
     wrong = problems({name: value for name, value in values.items() if value not in (None, "")})
     wrong |= problems({name: None for name in values if name not in OVERRIDABLE})
@@ -77,7 +100,7 @@ def change(values: Mapping[str, Any], *, user: Any) -> Policy:
                 setting=name,
                 before=str(before.get(name, "")),
                 after=str(after.get(name, "")),
-                actor=user.get_username() if user is not None else "system",
+                actor=actor_of(user, source),
                 user=user,
             )
             for name in OVERRIDABLE
@@ -94,6 +117,11 @@ def notify_rules_changed(using: str = "default") -> None:
     """Tells loaderd, when the transaction commits, to ask for its rules again."""
     with connections[using].cursor() as cursor:
         cursor.execute("SELECT pg_notify(%s, '')", [RULES_CHANNEL])
+
+
+def _with(overrides: Mapping[str, Any]) -> Config:
+    """The environment's settings with these in their place."""
+    return config().model_copy(update=dict(_checked(tuple(overrides.items())))) if overrides else config()
 
 
 @lru_cache(maxsize=8)

@@ -260,10 +260,16 @@ def spec_of(version: ModelVersion, *, settings: Config | None = None, device: st
     )
 
 
+def declared_canary(version: ModelVersion) -> dict[str, Any] | None:
+    """The canary that metadata.json states; None when it states none, and then loads record one."""
+    stated = version.metadata.get("canary")
+    return stated if isinstance(stated, dict) else None
+
+
 def _canary_of(version: ModelVersion) -> dict[str, Any] | None:
     """What these bytes must answer: as metadata.json states it, else as it was recorded at their first load."""
-    stated = version.metadata.get("canary")
-    if isinstance(stated, dict):
-        return {"source": "metadata", "tolerance": None, **stated}
+    declared = declared_canary(version)
+    if declared is not None:
+        return {"source": "metadata", "tolerance": None, **declared}
     recorded: dict[str, Any] | None = version.canary
     return recorded if version.canary_digest == version.digest else None

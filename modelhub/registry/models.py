@@ -11,6 +11,16 @@ from django.db.models.functions import Now
 
 from modelhub.registry.choices import DesiredState, HealthStatus, ModelType, Status
 
+_LARGE = ("manifest", "config", "metadata", "performance_metrics", "signature", "canary")
+
+
+def large_columns(path: str = "") -> tuple[str, ...]:
+    """The columns of a version that may be large, for `defer()`: no list and no decision needs them.
+
+    path: the relation that leads to the version, as "version".
+    """
+    return tuple(f"{path}__{name}" if path else name for name in _LARGE)
+
 
 class Model(models.Model):
     """A lineage: versions that replace one another, for one purpose."""

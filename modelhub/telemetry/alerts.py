@@ -8,6 +8,7 @@ from django.db.models import QuerySet
 from django.utils import timezone
 
 from loaderd.errors import PermissionDenied, StateForbids
+from modelhub.actors import actor_of
 from modelhub.telemetry.models import Alert
 
 ACKNOWLEDGE_PERMISSION = "telemetry.change_alert"
@@ -32,7 +33,7 @@ def acknowledge(alert: Alert, *, user: Any) -> Alert:
     Alert.objects.filter(pk=alert.pk, acknowledged_at=None, resolved_at=None).update(
         acknowledged_at=timezone.now(),
         acknowledged_by=user,
-        acknowledged_by_name=user.get_username() if user is not None else "operator",
+        acknowledged_by_name=actor_of(user),
     )
     present = alerts().get(pk=alert.pk)
     if present.acknowledged_at is None:

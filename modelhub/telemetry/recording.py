@@ -186,7 +186,7 @@ def record_comparisons(reports: Sequence[ComparisonReport]) -> None:
     merged: dict[Triple, ComparisonReport] = {}
     for report in reports:
         key = (report.lineage, report.live, report.candidate)
-        merged[key] = _sum(merged[key], report) if key in merged else report
+        merged[key] = summed(merged[key], report) if key in merged else report
     if not merged:
         return
     lineages = {
@@ -252,7 +252,8 @@ def added_up(left: str, right: str) -> str:
     )
 
 
-def _sum(before: ComparisonReport, added: ComparisonReport) -> ComparisonReport:
+def summed(before: ComparisonReport, added: ComparisonReport) -> ComparisonReport:
+    """Both increments of one pair of versions as one, seen at the later time."""
     sums: dict[str, Any] = {name: getattr(before, name) + getattr(added, name) for name in _COUNTERS}
     sums |= {name: histogram.merged([getattr(before, name), getattr(added, name)]) for name in _HISTOGRAMS}
     return replace(added, at=max(before.at, added.at), **sums)

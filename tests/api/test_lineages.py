@@ -12,6 +12,7 @@ from rest_framework.test import APIClient
 
 from loaderd import errors
 from loaderd.reporter import Comparison
+from modelhub.conf import config
 from modelhub.lifecycle.models import LineageChange, Operation
 from modelhub.registry.models import Model, ModelVersion
 from modelhub.telemetry.recording import record_comparisons
@@ -95,6 +96,15 @@ class TestReading:
         )  # fmt: skip
         (change,) = body["changes"]
         assert (change["model_id"], change["previous"]) == ("sentiment-v2", "sentiment-v1")
+
+    @pytest.mark.usefixtures("history")
+    def test_the_periods_of_a_long_history_are_the_newest(
+        self, api: APIClient, lineage: Model, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        few = config().model_copy(update={"API_LIST_LIMIT": 1})
+        monkeypatch.setattr("modelhub.api.views.lineages.config", lambda: few)
+        (period,) = api.get(f"{BASE}/history").json()["periods"]
+        assert (period["model_id"], period["until"]) == ("sentiment-v2", None)
 
 
 @pytest.mark.usefixtures("loaderd_is_heard", "lineage")

@@ -77,6 +77,7 @@ ENDPOINTS = [
     ("GET", "/api/models/discover", (401, 404, 404, 404)),  # none has run
     ("POST", "/api/operations/{operation}/cancel", ACT),
     ("PATCH", M, ADMIN),
+    ("POST", f"{M}/forget-canary", (401, 403, 403, 409)),  # none is recorded
     ("PATCH", "/api/policy", ADMIN),
     ("POST", f"{M}/approve", ADMIN),
     ("DELETE", f"{M}/approve", ADMIN),

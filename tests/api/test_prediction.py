@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from rest_framework.test import APIClient
 
 from modelhub.conf import config
 from modelhub.inference import client
+from modelhub.policy import effective
+from modelhub.policy.effective import change
 from tests.api.conftest import As
 
 ANSWER = {
@@ -59,9 +62,17 @@ def test_a_form_of_the_browsable_api_works(api: APIClient, asked: list[Any]) -> 
     assert asked[0][1] == ["good"]
 
 
+def test_it_waits_by_the_policy_in_force(as_: As, asked: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    change({"LOAD_WAIT_SECONDS": 500}, user=None)
+    monkeypatch.setattr(effective, "_lately", (float("-inf"), {}))
+    as_("operator").post("/api/models/m.1/predict", {"inputs": ["good"]})
+    assert asked[0][2]["timeout_seconds"] == config().PREDICT_TIMEOUT_SECONDS + 500 + client.GRACE_SECONDS
+
+
 @pytest.mark.parametrize("count", [1, 500])
-def test_the_only_queries_tell_who_asks(as_: As, asked: list[Any], count: int) -> None:
+def test_the_only_queries_tell_who_asks(as_: As, asked: list[Any], monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     api = as_("operator")
+    monkeypatch.setattr(effective, "_lately", (time.monotonic() + 3600.0, {}))  # the policy was read just now
     with CaptureQueriesContext(connection) as captured:
         assert api.post("/api/models/m.1/predict", {"inputs": ["x"] * count}).status_code == 200
     tables = ("accounts_apitoken", "auth_user_user_permissions", "auth_user_groups")

@@ -46,6 +46,32 @@ class TestApproval:
         assert api.post(f"{ADDRESS}/approve", {"digest": "latest"}).status_code == 400
 
 
+class TestForgetCanary:
+    CANARY = {"source": "recorded", "inputs": ["x"], "outputs": {"label": [1]}}
+    ADDRESS = "/api/models/sentiment-model-v1/forget-canary"
+
+    def test_it_answers_what_was_forgotten(self, api: APIClient, version: ModelVersion) -> None:
+        ModelVersion.objects.update(canary=self.CANARY, canary_digest="b" * 64)
+        answer = api.post(self.ADDRESS, {"reason": "another library"})
+        assert (answer.status_code, answer.json()) == (
+            200,
+            {"model_id": "sentiment-model-v1", "digest": "b" * 64, "canary": self.CANARY},
+        )
+        version.refresh_from_db()
+        assert version.canary is None
+        (change,) = api.get("/api/models/sentiment-model-v1/state-changes").json()
+        assert (change["actor"], change["from_state"], change["to_state"]) == ("admin", "unloaded", "unloaded")
+        assert change["reason"] == "the recorded canary was forgotten: another library"
+
+    def test_a_declared_one_is_refused(self, api: APIClient, version: ModelVersion) -> None:
+        ModelVersion.objects.update(canary=self.CANARY, metadata={"canary": {"inputs": ["x"], "predictions": ["y"]}})
+        answer = api.post(self.ADDRESS)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (409, "state_forbids")
+        assert "is declared in its metadata.json" in answer.json()["error"]["message"]
+        version.refresh_from_db()
+        assert version.canary == self.CANARY
+
+
 class TestPolicy:
     def test_it_sets_limits_and_answers_the_detail(self, api: APIClient, version: ModelVersion) -> None:
         body = api.patch(ADDRESS, {"load_timeout_seconds": 60, "threads": 2, "max_batch_size": 8}).json()

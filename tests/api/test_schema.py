@@ -119,6 +119,7 @@ def test_pages_open_and_need_no_other_host(browser: Client, address: str) -> Non
         ("models/sentiment-model-v1/load", ["reason", "dry_run"]),
         ("models/sentiment-model-v1/activate", ["reason", "allow_gap", "dry_run"]),
         ("models/sentiment-model-v1/approve", ["digest"]),
+        ("models/sentiment-model-v1/forget-canary", ["reason"]),
         ("models/optimize-memory", ["reason", "dry_run"]),
         ("lineages/sentiment-model-v1/rollback", ["to", "reason", "allow_gap"]),
         ("lineages/sentiment-model-v1/traffic", ["candidate_percent", "shadow"]),

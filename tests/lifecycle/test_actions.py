@@ -11,6 +11,7 @@ from django.db import connection, transaction
 from django.utils import timezone
 from django_q.models import OrmQ
 
+from loaderd.client import LoaderClient
 from loaderd.errors import (
     ArtifactRefused,
     LoaderdError,
@@ -248,6 +249,30 @@ def test_cancelling_a_running_load_tells_loaderd(
     assert cancel(operation, user=admin).status == "running"
     assert silent_loaderd.received == [{"command": "cancel", "operation_id": str(operation.pk)}]
     assert desired_state(version) == "loaded", "it may be loaded in this moment; how it ends decides"
+
+
+def test_a_cancel_is_noted_before_loaderd_hears_of_it_and_not_when_loaderd_refuses(
+    version: ModelVersion, admin: User, silent_loaderd: FakeLoaderd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("modelhub.lifecycle.actions.CANCEL_SECONDS", 0.1)
+    operation = request_load(version, user=admin, source="api")
+    Operation.objects.update(status=OperationStatus.RUNNING)
+    noted = []
+
+    def answer(is_cancelled: bool) -> None:
+        def told(self: Any, operation_id: str) -> dict[str, Any]:
+            noted.append(Operation.objects.get(pk=operation_id).parameters)
+            return {"cancelled": is_cancelled}
+
+        monkeypatch.setattr(LoaderClient, "cancel", told)
+
+    answer(False)
+    with pytest.raises(StateForbids, match="nothing is left to cancel"):
+        cancel(operation, user=admin)
+    assert Operation.objects.get().parameters == {"desired_before": "unloaded"}
+    answer(True)
+    assert cancel(operation, user=admin).parameters == {"desired_before": "unloaded", "cancel_requested": True}
+    assert noted == [{"desired_before": "unloaded", "cancel_requested": True}] * 2
 
 
 def test_what_has_ended_or_is_an_unload_that_began_cannot_be_cancelled(

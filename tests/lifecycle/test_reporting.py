@@ -115,6 +115,15 @@ def test_a_move_names_who_asked(version: ModelVersion, admin: User, tell: Tell) 
     assert (change.actor, change.operation) == ("ada", operation)
 
 
+@pytest.mark.parametrize(("source", "actor"), [("command", "operator"), ("demand", "system"), ("python", "system")])
+def test_a_move_that_no_user_asked_for_names_the_operator_or_the_system(
+    version: ModelVersion, tell: Tell, source: str, actor: str
+) -> None:
+    operation = Operation.objects.create(kind="load", version=version, source=source)
+    tell(moved(ModelState.LOADING, operation_id=str(operation.pk)))
+    assert StateChange.objects.get().actor == actor
+
+
 def test_an_error_is_counted_and_kept(tell: Tell) -> None:
     error = LoadFailed("topic-v1 could not be loaded: \0 in its log.", log_tail="\0\ud800", ratio=float("nan"))
     tell(moved(ModelState.LOADING), moved(ModelState.ERROR, reason=error.message, error=error.to_message()))
@@ -599,12 +608,12 @@ def test_a_command_of_the_door_that_is_refused_raises(
 
 
 def test_the_index_lists_every_version(reporter: DatabaseReporter, make_version: MakeVersion) -> None:
-    make_version("topic-v1", lineage="topic", version="1.0.0", status="loaded", status_reason="asked")
+    wished = {"status": "loaded", "status_reason": "asked", "desired_state": "loaded"}
+    make_version("topic-v1", lineage="topic", version="1.0.0", **wished)
     make_version("topic-v2", lineage="topic", version="2.0.0")
-    assert reporter.index().result(10) == [
-        {"model_id": "topic-v1", "name": "topic", "version": "1.0.0", "state": "loaded", "reason": "asked"},
-        {"model_id": "topic-v2", "name": "topic", "version": "2.0.0", "state": "unloaded", "reason": ""},
-    ]
+    first = {"model_id": "topic-v1", "name": "topic", "version": "1.0.0", "state": "loaded", "reason": "asked"}
+    second = {"model_id": "topic-v2", "name": "topic", "version": "2.0.0", "state": "unloaded", "reason": ""}
+    assert reporter.index().result(10) == [{**first, "wished": True}, {**second, "wished": False}]
 
 
 def test_a_load_after_a_load_starts_no_second_one(loaderd: FakeLoaderd, queue: None, version: ModelVersion) -> None:

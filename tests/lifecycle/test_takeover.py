@@ -146,6 +146,43 @@ def test_an_activation_whose_alias_had_moved_has_succeeded(
     }
 
 
+@pytest.mark.parametrize("desired_before", ["unloaded", "loaded"])
+@pytest.mark.parametrize("kind", ["activate", "rollback"])
+def test_an_activation_that_was_cancelled_is_cancelled_and_its_wish_is_put_back(
+    two_versions: tuple[ModelVersion, ModelVersion], kind: str, desired_before: str
+) -> None:
+    old, new = two_versions
+    operation = running(kind, new, desired_before=desired_before, cancel_requested=True)
+    wished = [spec.model_id for spec in take_over(FACTS)]
+    assert wished == ["topic-v1"] + ["topic-v2"] * (desired_before == "loaded")
+    operation.refresh_from_db()
+    assert (operation.status, operation.error["code"]) == ("cancelled", "cancelled")
+    assert row("topic-v2").desired_state == desired_before
+    assert Alias.objects.get().version == old
+
+
+def test_a_load_that_was_cancelled_is_cancelled_and_not_begun_anew(make_version: MakeVersion) -> None:
+    version = make_version(desired_state="loaded", status="loading")
+    operation = running("load", version, desired_before="unloaded", cancel_requested=True)
+    assert take_over(FACTS) == []
+    operation.refresh_from_db()
+    assert (operation.status, operation.error["code"]) == ("cancelled", "cancelled")
+    assert operation.error["message"] == "The load of topic-v1 was cancelled, and loaderd ended with it."
+    assert (row().status, row().desired_state) == ("unloaded", "unloaded")
+
+
+def test_an_activation_whose_alias_had_moved_when_it_was_cancelled_has_succeeded(
+    two_versions: tuple[ModelVersion, ModelVersion], tell: Tell
+) -> None:
+    _, new = two_versions
+    operation = running("activate", new, desired_before="unloaded", cancel_requested=True)
+    moved = ("topic", "live", "topic-v2", "topic-v1", "activate", "better", "ada", NOW)
+    tell(AliasMoved(*moved, operation_id=str(operation.pk)))
+    assert [spec.model_id for spec in take_over(FACTS)] == ["topic-v2"]
+    operation.refresh_from_db()
+    assert operation.status == "succeeded"
+
+
 def test_an_optimisation_has_failed_and_concerns_no_model(transactional_db: None) -> None:
     operation = running("optimize", None)
     assert take_over(FACTS) == []

@@ -43,10 +43,10 @@ def test_a_load_is_handed_over_with_its_spec_and_user(
 
 def test_an_unload_is_handed_over(version: ModelVersion, silent_loaderd: FakeLoaderd) -> None:
     ModelVersion.objects.update(status="loaded")
-    operation = request_unload(version, user=None, source="admin")
+    operation = request_unload(version, user=None, source="python")
     dispatch(str(operation.pk))
     assert silent_loaderd.received == [
-        {"command": "unload", "model_id": "topic-v1", "operation_id": str(operation.pk), "user": "admin"}
+        {"command": "unload", "model_id": "topic-v1", "operation_id": str(operation.pk), "user": "system"}
     ]
 
 
@@ -73,7 +73,7 @@ def test_a_rollback_is_handed_over_as_one(version: ModelVersion, silent_loaderd:
     operation = request_rollback(version.lineage, to=version, user=None, source="command")
     dispatch(str(operation.pk))
     [command] = silent_loaderd.received
-    assert (command["command"], command["kind"], command["user"]) == ("activate", "rollback", "command")
+    assert (command["command"], command["kind"], command["user"]) == ("activate", "rollback", "operator")
 
 
 def test_what_was_measured_on_another_device_is_not_sent(version: ModelVersion, silent_loaderd: FakeLoaderd) -> None:

@@ -16,7 +16,7 @@ MIN_RESIDENCY_SECONDS = 30.0
 
 
 def claim(model_id: str, mib: int, *, gpu: int = 0, **changes: Any) -> Claim:
-    """Loaded for an hour, idle since, seldom asked, wished; holds what it counts for."""
+    """Loaded for an hour, idle since, seldom asked; holds what it counts for."""
     values: dict[str, Any] = {
         "state": ModelState.LOADED,
         "bytes": mib * MIB,
@@ -104,7 +104,6 @@ def random_claim(rng: random.Random, model_id: str) -> Claim:
         resident_seconds=rng.choice([0.0, 29.9, 30.0, 900.0, 1e6]),
         usage_share=rng.random(),
         reload_seconds=rng.choice([0.0, 0.05, 1.0, 12.0]),
-        wished=rng.random() < 0.8,
         protected=rng.choice(["", "", "", "", "takes over from another"]),
     )
 

@@ -51,7 +51,6 @@ class Model:
     state: ModelState = ModelState.UNLOADED
     since: float = 0.0
     measured: bool = False
-    wished: bool = False
     reserved: int = 0
     holds: int = 0
     ends_at: float = 0.0
@@ -106,7 +105,6 @@ class Machine:
             resident_seconds=self.now - model.since,
             usage_share=sum(minute > self.now / 60 - 60 for minute in model.minutes) / 60,
             reload_seconds=model.load_seconds,
-            wished=model.wished,
         )
 
     def snapshot(self) -> Snapshot:
@@ -135,7 +133,6 @@ class Machine:
 
     def request_load(self, model_id: str) -> None:
         model = self.models[model_id]
-        model.wished = True
         waiting = any(wish.model_id == model_id for _, _, wish in self.queue)
         if waiting or model.state in (ModelState.LOADING, ModelState.LOADED):
             return
@@ -145,7 +142,7 @@ class Machine:
 
     def unload(self, model: Model) -> None:
         assert model.state == ModelState.LOADED
-        model.state, model.wished = ModelState.UNLOADING, False
+        model.state = ModelState.UNLOADING
         model.ends_at = max([self.now + self.rng.uniform(0.1, 3.0), *model.in_flight])
 
     # What the supervisor does.
@@ -234,7 +231,6 @@ class Machine:
             case _:
                 assert model.expected_peak > self.free_at_best(wish.priority)
                 self.queue.pop(0)
-                model.wished = False
                 return True
 
     def free_at_best(self, priority: int) -> int:

@@ -90,15 +90,6 @@ class TestEviction:
         held = snapshot(claim("kept", 500, priority=60), claim("goes", 500, priority=40))
         assert victims(plan(held, wish(100, priority=60))) == {"goes"}
 
-    def test_what_nobody_wishes_goes_before_anything_else(self) -> None:
-        held = snapshot(
-            claim("wished", 500, idle_seconds=80_000, usage_share=0),
-            claim("left over", 500, idle_seconds=60, wished=False, reload_seconds=9, usage_share=0.5),
-        )
-        made = plan(held, wish(100))
-        assert victims(made) == {"left over"}
-        assert made.victims[0].reason == "nobody wishes it loaded, idle 1 min"
-
     def test_a_budget_that_was_lowered_is_made_up_for(self) -> None:
         held = snapshot(claim("a", 400), claim("b", 400), claim("c", 400, usage_share=1, idle_seconds=0), budget=600)
         made = plan(held, wish(100))
@@ -478,19 +469,18 @@ class TestSuperfluous:
     def ids(self, held: Snapshot, pressure_percent: float | None = None) -> list[str]:
         return [victim.model_id for victim in superfluous(held, **self.RULES, pressure_percent=pressure_percent)]
 
-    def test_unwished_go_first_then_unused_then_little_used(self) -> None:
+    def test_the_longest_unused_go_first_then_the_little_used(self) -> None:
         held = snapshot(
             claim("seldom", 10, usage_share=0.09, reload_seconds=5),
             claim("rarely", 10, usage_share=0.01),
             claim("unused", 10, idle_seconds=24 * 3600),
             claim("long unused", 10, idle_seconds=72 * 3600),
-            claim("unwished", 10, wished=False, idle_seconds=1, usage_share=1),
             claim("used", 10, usage_share=0.1),
         )
-        assert self.ids(held) == ["unwished", "long unused", "unused", "rarely", "seldom"]
+        assert self.ids(held) == ["long unused", "unused", "rarely", "seldom"]
         reasons = [victim.reason for victim in superfluous(held, **self.RULES, pressure_percent=None)]
-        assert reasons[:3] == ["nobody wishes it loaded, idle 1 s", "not asked for 3 days", "not asked for 24 h"]
-        assert reasons[3] == "asked in 1 % of the last hour's minutes, idle 1 h"
+        assert reasons[:2] == ["not asked for 3 days", "not asked for 24 h"]
+        assert reasons[2] == "asked in 1 % of the last hour's minutes, idle 1 h"
 
     def test_what_was_asked_moments_ago_is_in_use(self) -> None:
         assert self.ids(snapshot(claim("a", 10, usage_share=0.01, idle_seconds=599))) == []
@@ -509,7 +499,7 @@ class TestSuperfluous:
         ids=lambda changes: next(iter(changes)) + "-" + str(next(iter(changes.values()))),
     )
     def test_protected_models_stay_whatever_the_reason(self, changes: dict) -> None:
-        one = claim("a", 10, wished=False, idle_seconds=9e9, usage_share=0)
+        one = claim("a", 10, idle_seconds=9e9, usage_share=0)
         assert self.ids(snapshot(one)) == ["a"]
         assert self.ids(snapshot(replace(one, **changes))) == []
 
@@ -526,8 +516,8 @@ class TestSuperfluous:
         assert self.ids(held, pressure_percent=80) == ["gpu"]
 
     def test_what_goes_anyway_eases_the_pressure(self) -> None:
-        held = snapshot(claim("unwished", 500, wished=False), claim("little", 400, usage_share=0))
-        assert self.ids(held, pressure_percent=80) == ["unwished"]
+        held = snapshot(claim("unused", 500, idle_seconds=9e9), claim("little", 400, usage_share=0))
+        assert self.ids(held, pressure_percent=80) == ["unused"]
 
     @settings(max_examples=400, deadline=None)
     @given(snapshots())

@@ -14,6 +14,8 @@ from django.core.management import CommandError, call_command
 from loaderd.errors import ModelNotLoaded
 from modelhub.inference import client
 
+pytestmark = pytest.mark.django_db  # the policy says how long to wait
+
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
@@ -32,7 +34,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 def test_texts_make_a_table(asked: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
     call_command("predict", "m", "I love it", "so do I")
     out = capsys.readouterr().out
-    assert asked == [("m", ["I love it", "so do I"], "command")]
+    assert asked == [("m", ["I love it", "so do I"], "operator")]
     assert "m, 1.5 ms" in out
     assert "I love it" in out
     assert "positive" in out
@@ -48,7 +50,7 @@ def test_json_comes_by_option_or_standard_input(
     monkeypatch.setattr(sys, "stdin", io.StringIO(text))
     call_command("predict", "m")
     assert "[1, 2]" in capsys.readouterr().out
-    assert asked == [("m", [[5.1, 3.5]], "command")] * 2
+    assert asked == [("m", [[5.1, 3.5]], "operator")] * 2
     assert answer["predictions"] == [{"output": [1, 2]}]
 
 

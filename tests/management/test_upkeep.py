@@ -13,8 +13,9 @@ from modelhub.conf import config
 from modelhub.lifecycle.models import Operation
 from modelhub.policy.effective import effective
 from modelhub.policy.models import OVERRIDABLE, PolicyChange
+from modelhub.registry.models import ModelVersion
 from modelhub.telemetry.models import Alert
-from tests.api.conftest import FakeLoaderd
+from tests.api.conftest import FakeLoaderd, MakeVersion
 from tests.management.conftest import Run
 
 MIB = 1024**2
@@ -43,6 +44,36 @@ class TestOptimize:
         assert "registry.unload_modelversion" in err
 
 
+class TestForgetCanary:
+    CANARY = {"source": "recorded", "inputs": ["x"], "outputs": {"label": [1]}}
+
+    @pytest.fixture(autouse=True)
+    def version(self, make_version: MakeVersion) -> ModelVersion:
+        return make_version("mail-v1", canary=self.CANARY, canary_digest="a" * 64)
+
+    def test_it_is_forgotten_by_the_operator(self, run: Run, version: ModelVersion) -> None:
+        told = "mail-v1: canary forgotten; the next load records a new one\n"
+        assert run("forget_canary", "mail-v1", "--reason", "sklearn 2") == (0, told, "")
+        version.refresh_from_db()
+        assert version.canary is None
+        change = version.state_changes.get()
+        assert (change.actor, change.reason) == ("operator", "the recorded canary was forgotten: sklearn 2")
+
+    def test_json_tells_what_it_was(self, run: Run) -> None:
+        told = json.loads(run("forget_canary", "mail-v1", "--json")[1])
+        assert told == {"model_id": "mail-v1", "digest": "a" * 64, "canary": self.CANARY}
+
+    def test_a_refusal_is_status_1(self, run: Run) -> None:
+        run("forget_canary", "mail-v1")
+        User.objects.create_user("ada")
+        for arguments, why in ((["mail-v1"], "No canary is recorded"), (["ghost"], "No model has the id 'ghost'")):
+            with pytest.raises(CommandError, match=why) as refused:
+                call_command("forget_canary", *arguments)
+            assert refused.value.returncode == 1
+        with pytest.raises(CommandError, match=r"registry\.change_modelversion"):
+            call_command("forget_canary", "mail-v1", "--user", "ada")
+
+
 @pytest.mark.django_db
 class TestPolicy:
     def test_all_are_shown(self, run: Run) -> None:
@@ -57,7 +88,7 @@ class TestPolicy:
         assert effective().MAX_MEMORY_USAGE_MB == 600
         out = run("policy", "max_memory_usage_mb=")[1]
         assert out.splitlines()[1].split() == ["MAX_MEMORY_USAGE_MB", str(environment), str(environment)]
-        assert [change.actor for change in PolicyChange.objects.all()] == ["system", "system"]
+        assert [change.actor for change in PolicyChange.objects.all()] == ["operator", "operator"]
 
     @pytest.mark.parametrize(
         ("argument", "status"),

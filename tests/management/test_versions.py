@@ -91,6 +91,19 @@ class TestVersions:
         assert "rolled back" in out
         assert out.splitlines()[-1].split()[2:] == ["now", "sentiment-v1", "first", "ada", "asked", "for"]
 
+    def test_of_a_long_history_the_newest_periods_are_told(
+        self, run: Run, first_live: ModelVersion, lineage: Model
+    ) -> None:
+        second = lineage.versions.get(model_id="sentiment-v2")
+        LineageChange.objects.create(
+            lineage=lineage, alias="live", kind="activate", version=second, actor="ada", at=timezone.now()
+        )
+        for limit, told in (("1", ["sentiment-v2"]), ("9", ["sentiment-v2", "sentiment-v1"])):
+            facts = json.loads(run("versions", "sentiment", "--json", "--limit", limit)[1])
+            assert [period["model_id"] for period in facts["history"]] == told
+        with pytest.raises(CommandError, match="0 is less than 1"):
+            call_command("versions", "sentiment", "--limit", "0")
+
     def test_json(self, run: Run, first_live: ModelVersion) -> None:
         facts = json.loads(run("versions", "sentiment", "--json")[1])
         assert (facts["live"], facts["aliases"]["candidate"]) == ("sentiment-v2", "sentiment-v10")

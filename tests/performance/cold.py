@@ -15,7 +15,6 @@ from loaderd.protocol import ModelSpec
 from loaderd.supervisor import model_process
 from loaderd.supervisor.config import DaemonConfig
 from loaderd.supervisor.environment import clean_environment
-from loaderd.supervisor.zygotes import Zygotes
 
 _IN_PROCESS = """
 import json, sys, time
@@ -38,7 +37,7 @@ def cold_spawn_seconds(spec: ModelSpec, rounds: int) -> float:
 
     async def once(config: DaemonConfig) -> float:
         began = time.perf_counter()
-        process = await model_process.start(spec, config, Zygotes(), lambda phase, progress: None)
+        process = await model_process.start(spec, config, None, lambda phase, progress: None)
         await process.ready
         seconds = time.perf_counter() - began
         await process.end()
@@ -47,7 +46,7 @@ def cold_spawn_seconds(spec: ModelSpec, rounds: int) -> float:
     async def all_rounds() -> float:
         with tempfile.TemporaryDirectory() as folder:
             run = Path(folder)
-            config = DaemonConfig(run, run, run / "c.sock", run / "g.sock", use_zygotes=False)
+            config = DaemonConfig(run, run, run / "c.sock", run / "g.sock")
             config.sockets_dir.mkdir()
             config.model_logs_dir.mkdir()
             return statistics.median([await once(config) for _ in range(rounds)])

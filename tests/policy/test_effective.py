@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg
 import pytest
 from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
-from django.db import connection, transaction
+from django.db import OperationalError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 
 from modelhub.conf import Config, config
-from modelhub.policy.effective import RULES_CHANNEL, change, effective, problems
+from modelhub.policy import effective as effective_policy
+from modelhub.policy.effective import LATELY_SECONDS, RULES_CHANNEL, change, effective, effective_lately, problems
 from modelhub.policy.models import OVERRIDABLE, Policy, PolicyChange
 
 pytestmark = pytest.mark.django_db
@@ -55,6 +57,50 @@ def test_the_environment_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     change({"MAX_MEMORY_USAGE_MB": 600}, user=None)
     assert effective().MAX_MEMORY_USAGE_MB == 600
     assert effective().MAX_CONCURRENT_LOADS == config().MAX_CONCURRENT_LOADS
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Call it: so many seconds pass for effective_lately(), which has not been asked yet."""
+    now = [1000.0]
+    monkeypatch.setattr(effective_policy, "_lately", (float("-inf"), {}))
+    monkeypatch.setattr(effective_policy, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def wait(seconds: float) -> None:
+        now[0] += seconds
+
+    return wait
+
+
+def test_what_is_asked_often_costs_one_query_a_second(clock: Callable[[float], None]) -> None:
+    with CaptureQueriesContext(connection) as captured:
+        for _ in range(100):
+            assert effective_lately() is config()
+    assert len(captured) == 1
+    change({"LOAD_WAIT_SECONDS": 77}, user=None)
+    assert effective_lately().LOAD_WAIT_SECONDS == config().LOAD_WAIT_SECONDS
+    clock(LATELY_SECONDS + 0.01)
+    assert effective_lately().LOAD_WAIT_SECONDS == 77
+
+
+def test_while_the_database_is_away_what_was_in_force_last_counts(
+    clock: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change({"LOAD_WAIT_SECONDS": 77}, user=None)
+    assert effective_lately().LOAD_WAIT_SECONDS == 77
+
+    def away(**_: Any) -> None:
+        raise OperationalError("the connection was refused")
+
+    monkeypatch.setattr(Policy.objects, "filter", away)
+    clock(LATELY_SECONDS + 0.01)
+    assert effective_lately().LOAD_WAIT_SECONDS == 77
+
+
+@pytest.mark.parametrize(("source", "actor"), [("command", "operator"), ("python", "system")])
+def test_who_is_no_user_is_the_operator_or_the_system(source: str, actor: str) -> None:
+    change({"MAX_MEMORY_USAGE_MB": 600}, user=None, source=source)
+    assert PolicyChange.objects.get().actor == actor
 
 
 def test_it_costs_one_query_and_is_never_old() -> None:
@@ -116,7 +162,7 @@ def test_each_change_leaves_who_when_from_and_to() -> None:
     assert list(found) == [
         ("MAX_MEMORY_USAGE_MB", "", "600", "ada", ada.pk),
         ("HANG_SECONDS", "", "5.0", "ada", ada.pk),
-        ("MAX_MEMORY_USAGE_MB", "600", "0", "system", None),
+        ("MAX_MEMORY_USAGE_MB", "600", "0", "operator", None),
     ]
 
 

@@ -45,7 +45,8 @@ def texts(response: Any) -> list[str]:
 
 def confirmed_addresses(version: ModelVersion) -> list[str]:
     """Addresses that state an effect by GET and act by POST."""
-    return [url("optimize"), *(url(name, version.pk) for name in ("load", "unload", "activate", "rollback"))]
+    commands = ("load", "unload", "activate", "rollback", "forget_canary")
+    return [url("optimize"), *(url(name, version.pk) for name in commands)]
 
 
 @pytest.fixture
@@ -417,6 +418,35 @@ class TestCommands:
         admin_client.post(url("revoke", version.pk))
         assert not ModelVersion.objects.get().is_approved
 
+    def test_a_recorded_canary_is_forgotten_after_a_page_that_says_what_that_means(
+        self, admin_client: Client, version: ModelVersion
+    ) -> None:
+        address = url("forget_canary", version.pk)
+        assert address not in admin_client.get(url("change", version.pk)).content.decode(), "none is recorded"
+        ModelVersion.objects.update(canary={"source": "recorded"}, canary_digest=version.digest)
+        assert address in admin_client.get(url("change", version.pk)).content.decode()
+        page = admin_client.get(address).content.decode()
+        assert "What mail-v1 answered when it was loaded first is forgotten" in page
+        assert 'name="reason"' in page
+        assert ModelVersion.objects.get().canary is not None
+        response = admin_client.post(address, {"confirmed": "yes", "reason": "sklearn 2"}, follow=True)
+        assert texts(response) == ["The canary of mail-v1 is forgotten; its next load records a new one."]
+        assert ModelVersion.objects.get().canary is None
+        change = version.state_changes.get()
+        assert (change.actor, change.reason) == ("admin", "the recorded canary was forgotten: sklearn 2")
+        assert LogEntry.objects.get().change_message == "Recorded canary forgotten."
+
+    def test_a_declared_canary_has_no_button_and_is_refused(self, admin_client: Client, version: ModelVersion) -> None:
+        declared = {"canary": {"inputs": ["x"], "predictions": ["y"]}}
+        ModelVersion.objects.update(canary={"source": "recorded"}, metadata=declared)
+        address = url("forget_canary", version.pk)
+        assert address not in admin_client.get(url("change", version.pk)).content.decode()
+        page = admin_client.get(address).content.decode()
+        assert "is declared in its metadata.json" in page
+        assert 'name="reason"' not in page
+        assert "is declared in its metadata.json" in texts(admin_client.post(address, follow=True))[0]
+        assert ModelVersion.objects.get().canary is not None
+
     def test_discovery_runs_and_tells(self, admin_client: Client, store: Store, version: ModelVersion) -> None:
         store.add("topic/bad-v1", metadata="{")
         store.add("topic/good-v1")
@@ -453,9 +483,10 @@ class TestCommands:
             assert client.post(address).status_code == 403
 
     def test_each_command_needs_its_permission(self, staff: Callable[..., Client], version: ModelVersion) -> None:
-        client = staff("view_modelversion", "change_modelversion")
+        ModelVersion.objects.update(canary={"source": "recorded"})
+        client = staff("view_modelversion")
         page = client.get(url("change", version.pk)).content.decode()
-        for name in ("load", "unload", "activate", "rollback", "approve", "revoke"):
+        for name in ("load", "unload", "activate", "rollback", "approve", "revoke", "forget_canary"):
             assert client.post(url(name, version.pk)).status_code == 403
             assert client.get(url(name, version.pk)).status_code in (403, 405)
             assert url(name, version.pk) not in page

@@ -39,7 +39,7 @@ class TestDiscover:
         assert "new  mail-v1" in output
         assert output.endswith("Discovery: 1 new.\n")
         assert run("discover") == (0, "Discovery: 1 unchanged.\n")
-        assert DiscoveryRun.objects.first().actor.endswith("(shell)")
+        assert DiscoveryRun.objects.first().actor == "operator"
 
     def test_something_refused_is_status_1(self, store: Store) -> None:
         store.add("topic/mail-v1")

@@ -156,7 +156,7 @@ class HistorySerializer(serializers.Serializer):
     """Who was live when, and every change, newest first."""
 
     lineage = serializers.CharField()
-    periods = PeriodSerializer(many=True)
+    periods = PeriodSerializer(many=True, help_text="The newest, API_LIST_LIMIT at most.")
     changes = LineageChangeSerializer(many=True, help_text="limit and offset choose a part; see the headers.")
 
 

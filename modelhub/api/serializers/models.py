@@ -18,7 +18,7 @@ from modelhub.api.serializers.managed import ManagedFields
 from modelhub.api.serializers.observed import EffectiveStatus
 from modelhub.lifecycle.models import StateChange
 from modelhub.registry.choices import ModelType
-from modelhub.registry.models import ModelVersion
+from modelhub.registry.models import ModelVersion, large_columns
 
 
 class SpecifiedSummary(EffectiveStatus):
@@ -139,7 +139,8 @@ class ModelDetailSerializer(SpecifiedDetail, ManagedFields):
     links = serializers.SerializerMethodField()
 
     class Meta:
-        deferred = ("manifest", "config", "metadata", "canary")
+        # All that is large but what it tells.
+        deferred = tuple(set(large_columns()) - {"performance_metrics", "signature"})
 
     @extend_schema_field(RuntimeSerializer(allow_null=True))
     def get_runtime(self, version: ModelVersion) -> dict[str, Any] | None:

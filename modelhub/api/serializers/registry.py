@@ -1,4 +1,4 @@
-"""Approval and discovery."""
+"""Approval, canary and discovery."""
 
 from __future__ import annotations
 
@@ -26,6 +26,12 @@ class ApprovalSerializer(serializers.Serializer):
     digest = serializers.CharField(help_text="The registered bytes.")
     approved_by = serializers.CharField(allow_null=True)
     approved_at = UnixTimeField(allow_null=True)
+
+
+class ForgottenCanarySerializer(serializers.Serializer):
+    model_id = serializers.CharField()
+    digest = serializers.CharField(help_text="The bytes that it was recorded of.")
+    canary = serializers.DictField(help_text="What was forgotten: inputs, outputs, shapes, tolerance, reproducible.")
 
 
 class RefusedSerializer(serializers.Serializer):

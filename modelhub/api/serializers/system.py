@@ -77,7 +77,7 @@ class UnloadedByOptimizeSerializer(serializers.Serializer):
 class OptimizedSerializer(serializers.Serializer):
     """The specification's fields, then what was unloaded and why."""
 
-    status = serializers.ChoiceField(choices=["completed", "incomplete"])
+    status = serializers.ChoiceField(choices=["completed"])
     memory_freed_mb = serializers.IntegerField(help_text="MiB, measured.")
     models_unloaded = serializers.IntegerField()
     optimization_time_ms = serializers.IntegerField()

@@ -29,6 +29,7 @@ from modelhub.api.serializers.operations import ActivatedSerializer, RollBackSer
 from modelhub.api.serializers.plans import ActivatePlanSerializer
 from modelhub.api.views.changing import ChangingViewSet, check_no_body
 from modelhub.api.views.control import ACCEPTED, COMMAND, accepted, activated, done_or_planned, prefers_async, wanted_of
+from modelhub.conf import config
 from modelhub.lifecycle import planning, versions
 from modelhub.lifecycle.observed import loader_view
 from modelhub.lifecycle.permissions import ACTIVATE
@@ -125,10 +126,14 @@ class LineageViewSet(ChangingViewSet):
     )
     @action(detail=True)
     def history(self, request: Request, name: str) -> Response:
-        """The periods are whole; the changes come in pages."""
+        """The newest periods, API_LIST_LIMIT at most; the changes come in pages."""
         lineage = self.get_object()
         changes = self.paginate_queryset(lineage.changes.select_related("version", "previous").only(*_CHANGE_COLUMNS))
-        told = {"lineage": lineage.name, "periods": versions.periods(lineage), "changes": changes}
+        told = {
+            "lineage": lineage.name,
+            "periods": versions.periods(lineage, limit=config().API_LIST_LIMIT),
+            "changes": changes,
+        }
         return self.get_paginated_response(HistorySerializer(told).data)
 
     @extend_schema(

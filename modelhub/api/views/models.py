@@ -20,11 +20,13 @@ from modelhub.api.serializers.models import ModelDetailSerializer, ModelSummaryS
 from modelhub.api.serializers.performance import PerformanceSerializer, SampleSerializer
 from modelhub.api.serializers.queries import ModelQuerySerializer, checked, narrowed_models
 from modelhub.api.views.approval import ApprovalActions
+from modelhub.api.views.canary import CanaryActions
 from modelhub.api.views.changing import ChangingViewSet
 from modelhub.api.views.control import ControlActions
 from modelhub.api.views.prediction import PredictActions
 from modelhub.api.windows import SECONDS_OF, WindowQuerySerializer
 from modelhub.lifecycle import versions
+from modelhub.lifecycle.canaries import FORGET
 from modelhub.lifecycle.models import StateChange
 from modelhub.lifecycle.observed import loader_view
 from modelhub.policy.effective import notify_rules_changed
@@ -32,7 +34,7 @@ from modelhub.registry.models import ModelVersion
 from modelhub.telemetry import queries
 
 
-class ModelViewSet(ControlActions, PredictActions, ApprovalActions, ChangingViewSet):
+class ModelViewSet(ControlActions, PredictActions, ApprovalActions, CanaryActions, ChangingViewSet):
     queryset = ModelVersion.objects.select_related("lineage").defer(*ModelDetailSerializer.Meta.deferred)
     serializer_class = ModelDetailSerializer
     pagination_class = BareListPagination
@@ -46,6 +48,7 @@ class ModelViewSet(ControlActions, PredictActions, ApprovalActions, ChangingView
         "predict": "registry.predict_modelversion",
         "approve": "registry.approve_modelversion",
         "revoke_approval": "registry.approve_modelversion",
+        "forget_canary": FORGET,
     }
 
     def get_object(self) -> ModelVersion:

@@ -16,12 +16,11 @@ from unfold.decorators import display
 from loaderd.rules import LIVE
 from modelhub.console.admin.lineage_commands import LineageCommands
 from modelhub.console.admin.model_version import STATUS_COLOURS
-from modelhub.lifecycle.actions import UNREAD
 from modelhub.lifecycle.admin import leads_to
 from modelhub.lifecycle.models import LineageChange
 from modelhub.lifecycle.observed import effective_status, loader_view
 from modelhub.registry.choices import Status
-from modelhub.registry.models import Alias, Model, ModelVersion
+from modelhub.registry.models import Alias, Model, ModelVersion, large_columns
 
 
 class VersionInline(TabularInline):
@@ -41,7 +40,7 @@ class VersionInline(TabularInline):
         return loader_view()
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[ModelVersion]:
-        return super().get_queryset(request).defer(*UNREAD)
+        return super().get_queryset(request).defer(*large_columns())
 
     def has_add_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return False
@@ -73,7 +72,7 @@ class ChangeInline(TabularInline):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[LineageChange]:
         changes = super().get_queryset(request).select_related("version")
-        return changes.defer(*(f"version__{name}" for name in UNREAD))
+        return changes.defer(*large_columns("version"))
 
     def has_add_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return False

@@ -18,7 +18,6 @@ from loaderd.errors import InvalidInput, LoaderdError, UnknownModel
 from loaderd.rules import LIVE
 from modelhub.console.admin.confirming import Effect, confirmation, effect_of
 from modelhub.console.admin.model_commands import reason_of
-from modelhub.lifecycle.actions import UNREAD
 from modelhub.lifecycle.planning import plan_activate
 from modelhub.lifecycle.versions import (
     periods,
@@ -28,7 +27,7 @@ from modelhub.lifecycle.versions import (
     set_alias,
     set_traffic,
 )
-from modelhub.registry.models import Alias, Model, ModelVersion
+from modelhub.registry.models import Alias, Model, ModelVersion, large_columns
 from modelhub.telemetry.queries import comparison_of
 
 SHOWN_PERIODS = 20
@@ -58,7 +57,7 @@ class LineageCommands(ModelAdmin):
         aliases = Alias.objects.filter(lineage=lineage).select_related("version")
         return {
             "may_activate": self.has_activate_permission(request),
-            "aliases": aliases.defer(*(f"version__{name}" for name in UNREAD)),
+            "aliases": aliases.defer(*large_columns("version")),
             "live_alias": LIVE,
             "previous_live": previous_live(lineage),
             "versions": ModelVersion.objects.filter(lineage=lineage, missing_since=None).only("model_id", "version"),

@@ -1,4 +1,5 @@
-"""What people tell models to do in the admin: load, unload, activate, roll back, approve, optimise, discover.
+"""What people tell models to do in the admin: load, unload, activate, roll back, approve, forget the canary,
+optimise, discover.
 
 Each by POST. What may touch other models is confirmed first, on a page that states its effect.
 """
@@ -24,10 +25,12 @@ from loaderd.errors import LoaderdError
 from loaderd.rules import LIVE
 from modelhub.console.admin.confirming import MOST_PLANS, confirmation, effect_of
 from modelhub.lifecycle.actions import request_load, request_unload
+from modelhub.lifecycle.canaries import forget_canary, plan_forget_canary
 from modelhub.lifecycle.optimising import request_optimize
-from modelhub.lifecycle.planning import plan_activate, plan_load, plan_optimize, plan_unload
+from modelhub.lifecycle.planning import plan_activate, plan_load, plan_optimize, plan_rollback, plan_unload
 from modelhub.lifecycle.versions import request_activate, request_rollback, was_live
 from modelhub.registry.approval import ApprovalRefused, approve, revoke
+from modelhub.registry.artifacts import declared_canary
 from modelhub.registry.discovery import DiscoveryFailed, DiscoveryReport, discover
 from modelhub.registry.models import ModelVersion
 
@@ -79,6 +82,10 @@ def _roll_back(request: HttpRequest, version: ModelVersion) -> str:
     return f"{version.lineage} is to be rolled back to {version}; it is when the operation has ended."
 
 
+def _plan_rollback(version: ModelVersion) -> Mapping[str, Any]:
+    return plan_rollback(version.lineage, version)
+
+
 def reason_of(request: HttpRequest) -> str:
     return request.POST.get("reason", "").strip() or DEFAULT_REASON
 
@@ -86,7 +93,7 @@ def reason_of(request: HttpRequest) -> str:
 LOAD = Command("load", "Load", "load", _load, plan_load)
 UNLOAD = Command("unload", "Unload", "unload", _unload, plan_unload)
 ACTIVATE = Command("activate", "Activate", "activate", _activate, plan_activate)
-ROLLBACK = Command("rollback", "Roll back to this", "activate", _roll_back, plan_activate)
+ROLLBACK = Command("rollback", "Roll back to this", "activate", _roll_back, _plan_rollback)
 
 
 class ModelCommands(ModelAdmin):
@@ -173,6 +180,15 @@ class ModelCommands(ModelAdmin):
         self.log_change(request, version, "Approval taken back.")
         return f"The approval of {version} is taken back."
 
+    def _run_forget_canary(self, request: HttpRequest, version: ModelVersion) -> str:
+        forget_canary(version, user=request.user, reason=reason_of(request))
+        self.log_change(request, version, "Recorded canary forgotten.")
+        return f"The canary of {version} is forgotten; its next load records a new one."
+
+    @property
+    def _forget_canary(self) -> Command:
+        return Command("forget_canary", "Forget canary", "change", self._run_forget_canary, plan_forget_canary)
+
     @property
     def _approve(self) -> Command:
         return Command("approve", "Approve these files", "approve", self._run_approve)
@@ -192,6 +208,8 @@ class ModelCommands(ModelAdmin):
                 commands.append(ROLLBACK)
         # Every format: a skops file with types of its own needs it, which shows when it is loaded only.
         commands.append(self._revoke if version.is_approved else self._approve)
+        if version.canary is not None and declared_canary(version) is None:
+            commands.append(self._forget_canary)
         return [
             {
                 "title": command.title,
@@ -220,7 +238,7 @@ class ModelCommands(ModelAdmin):
                     wrap(self._view_of(command)),
                     name=f"registry_modelversion_{command.name}",
                 )
-                for command in (LOAD, UNLOAD, ACTIVATE, ROLLBACK, self._approve, self._revoke)
+                for command in (LOAD, UNLOAD, ACTIVATE, ROLLBACK, self._approve, self._revoke, self._forget_canary)
             ),
             *super().get_urls(),
         ]

@@ -26,7 +26,7 @@ from modelhub.lifecycle.models import LineageChange
 from modelhub.lifecycle.observed import effective_status, known, loader_view
 from modelhub.registry.approval import needs_approval
 from modelhub.registry.choices import DesiredState, Status
-from modelhub.registry.models import Alias, DiscoveryRun, ModelVersion
+from modelhub.registry.models import Alias, DiscoveryRun, ModelVersion, large_columns
 
 STATUS_COLOURS = {
     "loaded": "success",
@@ -50,7 +50,6 @@ _BOUNDS: dict[str, tuple[float, float | None, bool]] = {
     "max_batch_size": (1, None, True),
     "memory_limit_mb": (1, None, True),
 }
-_LARGE = ("manifest", "config", "metadata", "performance_metrics", "signature", "canary")
 _SECTIONS = {
     "Status": [
         *("shown_status", "status_reason", "status_cause", "status_changed_at", "observed_at", "desired_state"),
@@ -80,7 +79,7 @@ class VersionList(ChangeList):
     """A page of models with the status that is true now: one look at loaderd for all rows."""
 
     def get_queryset(self, *args: Any, **kwargs: Any) -> QuerySet[ModelVersion]:
-        return super().get_queryset(*args, **kwargs).defer(*_LARGE)
+        return super().get_queryset(*args, **kwargs).defer(*large_columns())
 
     def get_results(self, request: HttpRequest) -> None:
         super().get_results(request)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
@@ -11,6 +10,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
+from modelhub.actors import OPERATOR
 from modelhub.management.operating import print_json
 from modelhub.management.tables import print_table
 from modelhub.registry.discovery import DiscoveryFailed, DiscoveryReport, discover
@@ -24,7 +24,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--json", action="store_true", dest="as_json", help="Print the report as JSON.")
-        parser.add_argument("--actor", default="", help="Who asks, for the record; without: the shell's user.")
+        parser.add_argument("--actor", default=OPERATOR, help="Who asks, for the record; without: operator.")
 
     def handle(self, *args: Any, **options: Any) -> None:
         quiet = options["as_json"] or not self.stderr.isatty()
@@ -36,7 +36,7 @@ class Command(BaseCommand):
                 progress.update(bar, completed=done_bytes, total=total_bytes, visible=True)
 
             try:
-                report = discover(actor=options["actor"] or f"{_shell_user()} (shell)", progress=show)
+                report = discover(actor=options["actor"], progress=show)
             except DiscoveryFailed as failure:
                 raise CommandError(str(failure), returncode=2) from failure
         if options["as_json"]:
@@ -64,10 +64,3 @@ class Command(BaseCommand):
         if table.row_count:
             print_table(self, table)
         self.stdout.write(f"Discovery: {report.summary()}.")
-
-
-def _shell_user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a uid without a name, as in containers
-        return "operator"

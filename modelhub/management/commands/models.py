@@ -17,7 +17,7 @@ from modelhub.management.operating import print_json
 from modelhub.management.tables import print_table
 from modelhub.registry.approval import needs_approval
 from modelhub.registry.choices import ModelType, Status
-from modelhub.registry.models import ModelVersion
+from modelhub.registry.models import ModelVersion, large_columns
 
 COLOURS = {"loaded": "green", "loading": "cyan", "unloading": "cyan", "error": "red", "unreachable": "yellow"}
 
@@ -45,11 +45,7 @@ class Command(BaseCommand):
             self._list(options)
 
     def _list(self, options: dict[str, Any]) -> None:
-        versions = (
-            ModelVersion.objects.select_related("lineage")
-            .prefetch_related("aliases")
-            .defer("manifest", "config", "metadata", "signature", "canary")
-        )
+        versions = ModelVersion.objects.select_related("lineage").prefetch_related("aliases").defer(*large_columns())
         if options["type"]:
             versions = versions.filter(lineage__type=options["type"])
         if options["framework"]:

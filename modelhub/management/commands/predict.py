@@ -11,10 +11,9 @@ from rich.console import Console
 from rich.table import Table
 
 from loaderd.errors import LoaderdError
+from modelhub.actors import actor_of
 from modelhub.inference import client
 from modelhub.management.operating import print_json, user_to_act_as
-
-OPERATOR = "command"
 
 
 class Command(BaseCommand):
@@ -32,7 +31,7 @@ class Command(BaseCommand):
         if user is not None and not user.has_perm("registry.predict_modelversion"):
             raise CommandError(f"{user} lacks the permission registry.predict_modelversion.")
         inputs = _inputs(options["texts"], options["input"])
-        name = user.get_username() if user else OPERATOR
+        name = actor_of(user)
         try:
             answer = client.predict(options["model"], inputs, user=name, timeout_seconds=client.time_limit_seconds())
         except LoaderdError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
@@ -17,6 +18,8 @@ _COLUMNS = (
     "model_id", "version", "status", "observed_at", "rolled_back_at", "rolled_back_reason", "lineage_id",
 )  # fmt: skip
 
+SHOWN_PERIODS = 50
+
 
 class Command(BaseCommand):
     help = (
@@ -26,6 +29,9 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("lineage", nargs="?", metavar="LINEAGE", help="Only this one, with its history.")
+        parser.add_argument(
+            "--limit", type=_count, default=SHOWN_PERIODS, metavar="N", help="Periods of the history, the newest."
+        )
         parser.add_argument("--json", action="store_true", dest="as_json", help="Print JSON.")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -45,7 +51,7 @@ class Command(BaseCommand):
             return
         with refusals_told():
             lineage = lineages.get(pk=lineage_named(options["lineage"]).pk)
-        facts = {**facts_of(lineage, loader), "history": history_of(lineage)}
+        facts = {**facts_of(lineage, loader), "history": history_of(lineage, options["limit"])}
         if options["as_json"]:
             print_json(self, facts)
             return
@@ -55,3 +61,11 @@ class Command(BaseCommand):
             print_history(self, facts["history"])
         else:
             self.stdout.write("No version was live yet.")
+
+
+def _count(text: str) -> int:
+    """argparse's type for a number from 1 on."""
+    count = int(text)
+    if count < 1:
+        raise argparse.ArgumentTypeError(f"{count} is less than 1")
+    return count

@@ -237,15 +237,19 @@ def test_all_who_wait_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> N
         await asyncio.sleep(0)
         with pytest.raises(Overloaded, match="ham-v1 is error and 3 requests wait for models already"):
             await waits.until_ready("ham", None, "ada", 0)
-        crowd.pop().cancel()
+        gone = crowd.pop()
+        gone.cancel()
+        await asyncio.wait({gone})
+        crowd.append(asyncio.create_task(waits.until_ready("ham", None, "ada", 0)))  # the place that came free
         await asyncio.sleep(0)
-        crowd.append(asyncio.create_task(waits.until_ready("ham", None, "ada", 0)))
-        await asyncio.sleep(0)
-        told._take({"event": "routes", "models": {}, "settings": {"load_wait_seconds": 5.0}})
+        with pytest.raises(Overloaded, match="spam-v1 is error and 3 requests wait for models already"):
+            await waits.until_ready("spam", None, "ada", 0)
+        lost = {name: {**row, "recovering": False} for name, row in models.items()}
+        told._take({"event": "routes", "models": lost, "settings": {"load_wait_seconds": 5.0}})
         results = await asyncio.gather(*crowd, return_exceptions=True)
-        assert not [result for result in results if isinstance(result, Overloaded)]
+        assert [type(result) for result in results] == [ModelNotLoaded] * 3
 
-    asyncio.run(crowd())
+    asyncio.run(asyncio.wait_for(crowd(), 3))
 
 
 def test_large_bodies_that_wait_are_bounded_together() -> None:

@@ -46,6 +46,7 @@ class RunningDaemon:
         (folder / "rules.json").write_text(json.dumps({"min_residency_seconds": 0.0, **(rules or {})}))
         messages = {spec.model_id: spec.to_message() for spec in registered or []}
         (folder / "registered.json").write_text(json.dumps(messages))
+        self.set_unwished()
         self.reports: list[dict[str, Any]] = []
         self._changed = threading.Condition()
         (folder / "options.json").write_text(
@@ -126,6 +127,10 @@ class RunningDaemon:
         self.process.send_signal(signal.SIGUSR1)
         limits = {name: value for name, value in rules.items() if name not in ("models", "lineages")}
         self.wait(lambda: limits.items() <= self.client.status()["facts"]["limits"].items())
+
+    def set_unwished(self, *model_ids: str, away: bool = False) -> None:
+        """What the registry answers when it is asked what is wished: all but these; nothing while it is away."""
+        (self.folder / "unwished.json").write_text("" if away else json.dumps(model_ids))
 
     def model(self, model_id: str) -> dict[str, Any]:
         return self.client.status()["models"][model_id]

@@ -22,7 +22,7 @@ from typing import Any
 
 from loaderd.client import LoaderClient
 from loaderd.protocol import ModelSpec
-from loaderd.reporter import Access, AliasMoved, OperationEnded
+from loaderd.reporter import Access, AliasMoved, OperationEnded, StateReport
 from loaderd.rules import LineageTraffic, ModelPolicy, Rules
 from loaderd.supervisor.config import DaemonConfig
 from loaderd.supervisor.daemon import AlreadyRunning, Daemon
@@ -49,12 +49,15 @@ class PrintingReporter:
         self._folder = folder
         self._rules_are_away = rules_are_away
         self._ends: dict[str, Future[Any]] = {}
+        self._known: set[str] = set()
 
     def start(self, facts: Any) -> Future[Any]:
         return resolved(self.wanted)
 
     def report(self, report: Any) -> None:
         print(json.dumps({**dataclasses.asdict(report), "kind": type(report).__name__}), flush=True)
+        if isinstance(report, StateReport):
+            self._known.add(report.model_id)
         if isinstance(report, AliasMoved):
             self._write_alias(report)
         if isinstance(report, OperationEnded) and report.operation_id in self._ends:
@@ -101,7 +104,15 @@ class PrintingReporter:
         return answer
 
     def index(self) -> Future[Any]:
-        return resolved([])
+        """All that were heard of are wished, but those of FOLDER/unwished.json; none while that file cannot be read."""
+        print(json.dumps({"kind": "IndexAsked"}), flush=True)
+        try:
+            unwished = json.loads((self._folder / "unwished.json").read_text())
+        except ValueError as error:
+            away: Future[Any] = Future()
+            away.set_exception(error)
+            return away
+        return resolved([{"model_id": name, "wished": name not in unwished} for name in sorted(self._known)])
 
     def close(self, timeout_seconds: float) -> bool:
         print(json.dumps({"kind": "Closed"}), flush=True)

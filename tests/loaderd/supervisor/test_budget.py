@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from loaderd import estimate
 from loaderd.errors import from_message
 from loaderd.protocol import ModelSpec
 
@@ -152,6 +153,30 @@ def test_a_model_that_was_measured_once_is_admitted_by_that(start_daemon: Start,
     assert plan["needed_bytes"] == peak
 
 
+def test_a_start_that_cannot_be_forked_is_admitted_by_what_a_cold_one_takes(start_daemon: Start, toy: Toy) -> None:
+    daemon = start_daemon(rules={"max_memory_bytes": 300 * MIB, "max_memory_percent": 100.0})
+    spec = toy(framework="toy-threaded", peak_mib=40)  # measured when its zygote could fork it
+    error = daemon.load(spec)["error"]
+    assert error["code"] == "insufficient_memory"
+    assert error["facts"]["needed_bytes"] >= estimate.OTHER_COLD_BYTES
+    assert error["facts"]["measured"] is False
+    assert daemon.states("toy-v1") == ["loading", "unloaded"]
+    waits = [report["reason"] for report in daemon.of_state("toy-v1", state="loading")]
+    assert any("is started cold, which takes more memory: " in reason for reason in waits)
+    plan = daemon.client.plan("load", spec)
+    assert (plan["decision"], plan["needed_bytes"]) == ("refused", error["facts"]["needed_bytes"])
+
+
+def test_a_cold_start_is_admitted_by_what_the_last_cold_one_took(start_daemon: Start, toy: Toy) -> None:
+    daemon = start_daemon(rules={"max_memory_bytes": 2000 * MIB, "max_memory_percent": 100.0})
+    spec = toy(framework="toy-threaded", peak_mib=40)
+    assert daemon.load(spec)["result"]["status"] == "loaded"
+    assert daemon.model("toy-v1")["forked"] is False
+    assert daemon.unload("toy-v1")["result"]["status"] == "unloaded"
+    daemon.set_rules(max_memory_bytes=300 * MIB)
+    assert daemon.load(spec)["result"]["status"] == "loaded"
+
+
 # The queue
 
 
@@ -218,6 +243,34 @@ def test_a_refused_model_that_a_person_unloads_is_not_tried_again(start_daemon: 
     daemon.set_rules(max_memory_bytes=1000 * MIB)
     daemon.wait(lambda: loaded(daemon) == {"a", "c"})  # b was before it, had it still been wished
     assert daemon.states("b") == ["loading", "unloaded"]
+
+
+@pytest.fixture
+def refusing(start_daemon: Start, toy: Toy) -> RunningDaemon:
+    """A daemon that should have loaded b, too, for which there is no room."""
+    policies = {"a": {"priority": 90}, "b": {"priority": 80}}
+    daemon = start_daemon(
+        wanted=[toy("a", megabytes=60), toy("b", megabytes=60)], rules=rules(60, models=policies), rules_seconds=1.0
+    )
+    daemon.wait(lambda: daemon.of_kind("AlertReport", key="no_memory:b", is_open=True))
+    return daemon
+
+
+def test_a_refused_model_that_the_registry_does_not_wish_any_more_is_forgotten(refusing: RunningDaemon) -> None:
+    refusing.set_unwished("b")  # by a way of which loaderd does not hear
+    assert not refusing.of_kind("IndexAsked"), "it is not asked as long as nothing fits"
+    refusing.set_rules(max_memory_bytes=1000 * MIB)
+    refusing.wait(lambda: refusing.of_kind("AlertReport", key="no_memory:b", is_open=False))
+    assert refusing.states("b") == ["loading", "unloaded"]
+
+
+def test_while_the_registry_is_away_a_refused_model_is_left_and_tried_later(refusing: RunningDaemon) -> None:
+    refusing.set_unwished(away=True)
+    refusing.set_rules(max_memory_bytes=1000 * MIB)
+    refusing.wait(lambda: len(refusing.of_kind("IndexAsked")) >= 2)
+    assert refusing.states("b") == ["loading", "unloaded"]
+    refusing.set_unwished()
+    refusing.wait(lambda: loaded(refusing) == {"a", "b"})
 
 
 def test_a_prediction_waits_for_a_model_that_is_loaded_at_the_start(start_daemon: Start, toy: Toy) -> None:

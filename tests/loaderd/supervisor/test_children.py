@@ -61,6 +61,7 @@ def test_where_the_kernel_does_not_count_nothing_is_claimed() -> None:
 
 def test_an_end_is_told_with_what_is_known_of_it() -> None:
     assert Exit(status=3).prose == "exited with status 3"
+    assert Exit(status=4).prose.startswith("exited with status 4: its GPU reported an error")
     assert Exit(signal=signal.SIGSEGV).prose == "was ended by SIGSEGV"
     assert Exit(signal=signal.SIGKILL, asked_for=True).prose == "was ended by SIGKILL"
     assert Exit(signal=signal.SIGKILL).prose == "was ended by SIGKILL, which loaderd did not send"

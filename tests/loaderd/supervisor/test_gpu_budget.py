@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+import os
+import threading
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from loaderd.protocol import ModelSpec
+from loaderd.reporter import Heartbeat, Report
+from loaderd.resources import Gpus
 from loaderd.rules import Rules
 from loaderd.scheduler import Decision
 from loaderd.states import ModelState
 from loaderd.supervisor.budget import Budget
 from loaderd.supervisor.config import DaemonConfig
+from loaderd.supervisor.daemon import Daemon
 
 GIB = 2**30
 
@@ -48,6 +55,9 @@ class House:
 
     def model(self, model_id: str) -> Any:
         return SimpleNamespace(with_measurements=lambda spec: spec, state=ModelState.UNLOADED)
+
+    def forks(self, framework: str) -> bool:
+        return True
 
     async def look(self, max_age_seconds: float) -> None:
         pass
@@ -86,3 +96,67 @@ def test_gpu_memory_that_does_not_come_back_is_waited_for_up_to_a_deadline() -> 
         await budget.close()
 
     asyncio.run(run())
+
+
+class Driver(Gpu):
+    """As the daemon sees it. answers: facts() waits for it."""
+
+    bytes_of = staticmethod(Gpus.bytes_of)
+    reason_for_none = ""
+
+    def __init__(self, used: Mapping[int, int | None]) -> None:
+        super().__init__()
+        self.answers = threading.Event()
+        self._used = used
+
+    def bytes_by_pid(self) -> Mapping[int, int | None]:
+        return self._used
+
+    def facts(self) -> list[dict[str, Any]]:
+        assert self.answers.wait(20)
+        return [{"index": 0}]
+
+
+def daemon_with(driver: Driver, folder: Path, reports: list[Report]) -> Daemon:
+    config = DaemonConfig(folder, folder, folder, folder)
+    daemon = Daemon(config, SimpleNamespace(report=reports.append))  # type: ignore[arg-type]
+    daemon.gpus = driver  # type: ignore[assignment]
+    return daemon
+
+
+NOBODY = 2**22 + 1  # above the highest pid that Linux gives
+
+
+@pytest.mark.parametrize(
+    ("used", "expected"),
+    [
+        ({os.getpid(): 7 * GIB}, 7 * GIB),
+        ({os.getppid(): GIB}, 0),
+        ({NOBODY: GIB}, None),
+        ({os.getpid(): None}, None),
+    ],
+    ids=["listed", "others are listed", "other numbers than here", "not told"],
+)
+def test_gpu_memory_that_nvml_did_not_measure_is_not_taken_for_none(
+    tmp_path: Path, used: dict[int, int | None], expected: int | None
+) -> None:
+    async def ask() -> int | None:
+        return await daemon_with(Driver(used), tmp_path, []).gpu_bytes_of(os.getpid())
+
+    assert asyncio.run(ask()) == expected
+
+
+def test_a_driver_that_does_not_answer_holds_up_no_heartbeat(tmp_path: Path) -> None:
+    async def beat() -> list[Any]:
+        reports: list[Report] = []
+        driver = Driver({})
+        daemon = daemon_with(driver, tmp_path, reports)
+        look = asyncio.create_task(daemon._look_at_gpus())
+        await asyncio.sleep(0)
+        await daemon._heartbeat()
+        driver.answers.set()
+        await look
+        await daemon._heartbeat()
+        return [report.facts["gpus"] for report in reports if isinstance(report, Heartbeat)]
+
+    assert asyncio.run(asyncio.wait_for(beat(), 10)) == [[], [{"index": 0}]]

@@ -305,6 +305,18 @@ class TestAlerts:
         ward.load()
         assert ward.alerts()[3:] == [("gave_up:m", False)]
 
+    def test_a_restart_that_would_only_fail_again_is_told_as_such(self, ward: Ward) -> None:
+        ward.load()
+        ward.health.died("m", 1, gave_up=False)
+        ward.health.gave_up("m", "m.joblib has changed since it was registered.")
+        assert ward.alerts() == [("restarts:m", True), ("restarts:m", False), ("gave_up:m", True)]
+        alert = [report for report in ward.reports if isinstance(report, AlertReport)][-1]
+        assert alert.message == (
+            "The process of m died, and it could not be started again: m.joblib has changed since it was registered."
+        )
+        ward.health.dismissed("m")
+        assert ward.alerts()[3:] == [("gave_up:m", False)]
+
     def test_a_person_who_takes_over_closes_what_was_open(self, ward: Ward) -> None:
         ward.health.died("m", 3, gave_up=True)
         ward.health.refused("m", "does not fit")

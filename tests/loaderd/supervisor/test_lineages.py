@@ -56,6 +56,7 @@ class House:
         for one in loaded:
             self.models[one.model_id] = Model(one.model_id, ModelState.LOADED, spec=one)
         self.stopping = asyncio.Event()
+        self.no_room: InsufficientMemory | None = None  # also once the live version is gone
         self.kept: list[str] = []  # whose place is kept now
         self.lineages = Lineages(self)  # type: ignore[arg-type]
         self.lineages.follow({} if live is None else {"spam": LineageTraffic({"live": live, "stable": "spam-v0"})})
@@ -86,6 +87,11 @@ class House:
         model = self.model(model_id)
         was_loaded, model.state = model.state is ModelState.LOADED, ModelState.UNLOADED
         return {"model_id": model_id, "freed_bytes": 100} if was_loaded else {"model_id": model_id}
+
+    async def require_room_instead_of(self, live: str, spec: ModelSpec) -> None:
+        self.events.append(("room asked", live, spec.model_id))
+        if self.no_room is not None:
+            raise self.no_room
 
     @contextmanager
     def place_kept(self, spec: ModelSpec) -> Iterator[None]:
@@ -386,6 +392,16 @@ class TestGap:
             ("unload", "spam-v1", True, "replaced", 7.0),
         ]
 
+    def test_it_is_not_made_when_the_new_version_would_not_fit_then_either(self) -> None:
+        house = House(spec("1"), live="spam-v1")
+        house.on_load = raising(TOO_SMALL, self.beside)
+        house.no_room = InsufficientMemory("spam-v2 needs 9 GiB once spam-v1 is unloaded.", needed_bytes=9 * GIB)
+        with pytest.raises(InsufficientMemory, match=r"once spam-v1 is unloaded\. spam-v1 stays live\.$") as raised:
+            asyncio.run(house.activate("2", allow_gap=True))
+        assert (raised.value.facts["needed_bytes"], raised.value.facts["live"]) == (9 * GIB, "spam-v1")
+        assert house.told("room asked", "unload") == [("room asked", "spam-v1", "spam-v2")]
+        assert (house.loaded, house.moves, house.lineages.table()["spam"]["in_gap"]) == ({"spam-v1"}, [], False)
+
     def test_the_old_version_is_loaded_again_when_the_new_one_fails(self) -> None:
         house = House(spec("1"), live="spam-v1")
 
@@ -536,6 +552,18 @@ class TestUnderLoad:
             assert end["result"]["freed_bytes"] > 40 * 2**20
         assert [answer for answer in traffic.answers if not answer.is_good] == []
         assert max(answer.seconds for answer in traffic.answers) > 0.2
+
+    def test_no_gap_is_made_for_a_version_that_would_not_fit_in_it(
+        self, start_serving: Callable[..., RunningDaemon], toy: Callable[..., ModelSpec]
+    ) -> None:
+        lineages = {"toy": {"aliases": {"live": "old"}}}
+        serving = start_serving(rules={"max_memory_bytes": 130 * 2**20, "lineages": lineages})
+        serving.load(toy("old", megabytes=60))
+        error = self.activate(serving, toy("new", version="2", megabytes=200), allow_gap=True)["error"]
+        assert (error["code"], error["facts"]["decision"]) == ("insufficient_memory", "refused")
+        assert error["message"].endswith("old stays live.")
+        assert serving.states("old") == ["loading", "loaded"]
+        assert serving.predict("old", "hello").status_code == 200
 
     def test_a_gap_that_is_cancelled_while_the_old_version_drains_ends_with_it_loaded(
         self, start_serving: Callable[..., RunningDaemon], toy: Callable[..., ModelSpec]

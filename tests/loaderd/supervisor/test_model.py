@@ -33,7 +33,7 @@ class House:
     async def admitted(self, *_: Any, **__: Any) -> AsyncIterator[None]:
         yield
 
-    async def start_process(self, *_: Any) -> Any:
+    async def start_process(self, *_: Any, **__: Any) -> Any:
         self._started += 1
         loop = asyncio.get_running_loop()
         ready, exited = loop.create_future(), loop.create_future()
@@ -47,7 +47,13 @@ class House:
 
         child = SimpleNamespace(pid=1, is_alive=True, exited=exited)
         return SimpleNamespace(
-            child=child, ready=ready, data_socket=f"socket-{self._started}", counters={}, end=end, death=death
+            forked=True,
+            child=child,
+            ready=ready,
+            data_socket=f"socket-{self._started}",
+            counters={},
+            end=end,
+            death=death,
         )
 
     async def publish_routes(self) -> None:

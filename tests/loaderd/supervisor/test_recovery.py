@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -115,6 +117,31 @@ def test_a_restart_that_fails_for_a_reason_that_stays_is_not_repeated(
     daemon.wait(lambda: len(daemon.of_state("toy-v1", state="error")) == 2)
     assert "model.toy" in daemon.of_state("toy-v1", state="error")[1]["reason"]
     assert daemon.model("toy-v1")["recovering"] is False
+    alert = daemon.wait(lambda: daemon.of_kind("AlertReport", key="gave_up:toy-v1", is_open=True))[0]
+    assert alert["message"].startswith("The process of toy-v1 died, and it could not be started again: ")
+    assert "model.toy" in alert["message"]
+    assert not any(counted in alert["message"] for counted in ("again and again", "times", "attempt"))
+
+
+def test_the_end_of_a_process_that_lost_its_gpu_says_so_and_it_is_started_again(
+    serving: RunningDaemon, toy: Toy
+) -> None:
+    serving.load(toy())
+    assert serving.predict("toy-v1", "lose the GPU").status_code == 503
+    wait_loaded(serving, 2)
+    died = serving.of_state("toy-v1", state="error")[0]
+    assert "exited with status 4: its GPU reported an error" in died["reason"]
+
+
+@pytest.mark.parametrize("limit_mib", [None, 4096], ids=["unlimited", "limited"])
+def test_an_abort_under_a_memory_limit_names_the_limit(serving: RunningDaemon, toy: Toy, limit_mib: int | None) -> None:
+    limit_bytes = None if limit_mib is None else limit_mib * 2**20
+    serving.load(replace(toy(), memory_limit_bytes=limit_bytes))
+    assert serving.predict("toy-v1", "abort").status_code == 503
+    wait_loaded(serving, 2)
+    died = serving.of_state("toy-v1", state="error")[0]
+    assert "was ended by SIGABRT" in died["reason"]
+    assert ("its own memory limit of 4096 MiB (memory_limit_mb)" in died["reason"]) is (limit_mib is not None)
 
 
 def test_a_load_whose_process_is_killed_is_tried_again_within_its_operation(
@@ -143,6 +170,17 @@ def test_the_canary_that_the_first_load_recorded_is_what_a_restart_must_answer(d
     daemon.kill("toy-v1")
     wait_loaded(daemon, 2)
     assert daemon.of_state("toy-v1", state="loaded")[1]["canary"] is None
+
+
+def test_a_load_whose_spec_has_no_canary_records_a_new_one(daemon: RunningDaemon, toy: Toy) -> None:
+    """The registry forgot it, so this daemon must not go on by the one that it has seen."""
+    spec = toy()
+    daemon.load(spec)
+    daemon.unload("toy-v1")
+    daemon.load(spec)
+    first, second = (state["canary"] for state in daemon.of_state("toy-v1", state="loaded"))
+    assert first is not None
+    assert second == first
 
 
 # Hangs
@@ -190,6 +228,79 @@ def pausing(start_daemon: Start, spec: ModelSpec) -> RunningDaemon:
 def test_a_load_during_the_pause_takes_over_at_once(pausing: RunningDaemon, spec: ModelSpec) -> None:
     assert pausing.load(spec)["result"]["status"] == "loaded"
     assert pausing.model("toy-v1")["recovering"] is False
+
+
+def begin_endless_load(daemon: RunningDaemon, spec: ModelSpec) -> str:
+    operation_id = daemon.begin_load(replace(spec, config={"behaviour": "hang"}))
+    daemon.wait(lambda: daemon.model("toy-v1")["phase"] == "loading")
+    return operation_id
+
+
+def test_a_load_that_took_over_and_is_cancelled_leaves_the_restart_as_it_was(
+    pausing: RunningDaemon, spec: ModelSpec
+) -> None:
+    operation_id = begin_endless_load(pausing, spec)
+    pausing.client.cancel(operation_id)
+    assert pausing.end_of(operation_id)["error"]["code"] == "cancelled"
+    model = pausing.model("toy-v1")
+    assert (model["state"], model["recovering"]) == ("unloaded", True)
+    assert model["reason"] == "the load was cancelled; it is started again in 600.0 s, attempt 2 of 3"
+    assert pausing.load(spec)["result"]["status"] == "loaded"
+
+
+def test_the_restart_is_made_after_the_load_that_took_over_was_cancelled(start_daemon: Start, spec: ModelSpec) -> None:
+    daemon = start_daemon(restart_pause_seconds=3.0, max_restart_pause_seconds=3.0)
+    daemon.load(spec)
+    daemon.kill("toy-v1")
+    wait_loaded(daemon, 2)
+    daemon.kill("toy-v1")
+    daemon.client.cancel(begin_endless_load(daemon, spec))
+    wait_loaded(daemon, 3)
+    assert daemon.states("toy-v1")[-4:] == ["loading", "unloaded", "loading", "loaded"]
+
+
+def test_a_load_that_waits_for_the_attempt_and_is_cancelled_does_not_make_it_the_last(
+    daemon: RunningDaemon, toy: Toy
+) -> None:
+    spec = toy(load_seconds=2.0)
+    daemon.load(spec)
+    daemon.kill("toy-v1")
+    daemon.wait(lambda: daemon.model("toy-v1")["phase"] == "loading")
+    pid = daemon.pid_of("toy-v1")
+    operation_id = daemon.begin_load(spec)
+    daemon.client.cancel(operation_id)
+    assert daemon.end_of(operation_id)["error"]["code"] == "cancelled"
+    os.kill(pid, signal.SIGKILL)
+    wait_loaded(daemon, 2)
+
+
+def test_an_unload_that_waits_for_a_load_which_is_cancelled_ends_the_restarts(
+    pausing: RunningDaemon, spec: ModelSpec
+) -> None:
+    load = begin_endless_load(pausing, spec)
+    unload = pausing.begin_unload("toy-v1")
+    pausing.client.cancel(load)
+    assert pausing.end_of(unload)["result"]["status"] == "not_loaded"
+    assert (pausing.model("toy-v1")["state"], pausing.model("toy-v1")["recovering"]) == ("unloaded", False)
+
+
+def test_a_load_that_took_over_and_does_not_fit_is_made_when_there_is_room(start_daemon: Start, toy: Toy) -> None:
+    mib = 2**20
+    daemon = start_daemon(
+        restart_pause_seconds=600.0,
+        max_restart_pause_seconds=600.0,
+        rules={"max_memory_bytes": 300 * mib, "max_memory_percent": 100.0},
+    )
+    spec = toy(megabytes=1, peak_mib=220)
+    daemon.load(spec)
+    daemon.kill("toy-v1")
+    wait_loaded(daemon, 2)
+    daemon.kill("toy-v1")
+    daemon.set_rules(max_memory_bytes=200 * mib)
+    assert daemon.load(spec)["error"]["code"] == "insufficient_memory"
+    daemon.wait(lambda: daemon.of_kind("AlertReport", key="no_memory:toy-v1", is_open=True))
+    daemon.set_rules(max_memory_bytes=1000 * mib)
+    wait_loaded(daemon, 3)
 
 
 def test_an_unload_during_the_pause_ends_the_restarts(pausing: RunningDaemon) -> None:

@@ -53,6 +53,12 @@ def test_what_was_recorded_of_a_model_holds_for_it(kind: type[LoadedModel]) -> N
     assert reason_of(kind(), recorded) == ""
 
 
+def test_the_error_says_how_a_right_answer_is_let_through() -> None:
+    recorded = recorded_of(Fixed(y=np.array([[1.0]], dtype=np.float32)))
+    with pytest.raises(CanaryFailed, match=rf"`manage.py forget_canary {spec().model_id}`\) and load it again\.$"):
+        Canary(spec(canary=recorded), Fixed(y=np.array([[2.0]], dtype=np.float32))).at_load()
+
+
 def test_of_a_large_output_a_bounded_part_is_kept_and_its_shape() -> None:
     recorded = recorded_of(Fixed(embedding=np.arange(1000, dtype=np.float32).reshape(1, 1000)))
     assert recorded["outputs"]["embedding"] == list(range(MAX_VALUES))

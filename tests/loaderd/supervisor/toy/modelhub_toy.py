@@ -52,6 +52,10 @@ class ToyModel(LoadedModel):
             return "tweet"  # its canary: the same from every process
         if text == "die":
             os.kill(os.getpid(), signal.SIGSEGV)
+        if text == "abort":
+            os.abort()
+        if text == "lose the GPU":
+            os._exit(4)
         if text == "env":
             return "\n".join(f"{name}={value}" for name, value in os.environ.items())
         if text == "spawn":
