@@ -17,7 +17,7 @@ WORKERS ?= 2
 
 .PHONY: help
 help:
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 .PHONY: install
 install: $(STAMP) ## makes .venv and installs what is needed, once
@@ -39,8 +39,16 @@ up: install ## starts everything; Ctrl-C stops everything
 	@$(BIN)/python manage.py up
 
 .PHONY: test
-test: install ## runs all tests
+test: install browser ## runs all tests
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+
+.PHONY: browser
+browser: install ## installs Chromium for the browser tests where there is none (Debian), once
+	@$(BIN)/python -m tests.browser.chromium
+
+.PHONY: screenshots
+screenshots: install browser ## takes pictures of every page of the console into docs/screenshots
+	@$(BIN)/python -m tests.browser.screenshots $(ARGS)
 
 .PHONY: lint
 lint: install ## style, types, who imports whom, migrations
@@ -58,6 +66,10 @@ format: install ## formats the code
 .PHONY: bench
 bench: install ## measures loads, unloads and memory against cold processes
 	@$(BIN)/python -m tests.performance $(ARGS)
+
+.PHONY: scale
+scale: install browser ## measures the console with 10,000 models and 40 loaded ones
+	@$(BIN)/python -m tests.performance.console $(ARGS)
 
 .PHONY: endurance
 endurance: install ## breaks, fills and switches the running product for half an hour; a table of what it did

@@ -12,7 +12,9 @@ from loaderd.states import ModelState
 from modelhub.api.fields import mebibytes
 from modelhub.api.measures import is_troubled, model_score
 from modelhub.api.memory import budget
-from modelhub.lifecycle.observed import LoaderView, effective_status
+from modelhub.lifecycle.models import ACTIVE, Operation
+from modelhub.lifecycle.observed import LoaderView, effective_status, up_to_date
+from modelhub.lifecycle.wishes import LOADING_KINDS
 from modelhub.registry.choices import DesiredState, Status
 from modelhub.registry.models import ModelVersion
 from modelhub.telemetry.models import Alert
@@ -22,7 +24,7 @@ from modelhub.telemetry.queries import summaries
 SCORE_WINDOW_SECONDS = 3600.0
 
 _COLUMNS = (
-    "model_id", "status", "observed_at", "health_status", "private_bytes", "gpu_bytes", "usage_count",
+    "model_id", "status", "desired_state", "observed_at", "health_status", "private_bytes", "gpu_bytes", "usage_count",
     "prediction_error_count",
 )  # fmt: skip
 
@@ -34,11 +36,14 @@ def wanted_or_present() -> list[ModelVersion]:
 
 
 def health(loader: LoaderView) -> dict[str, Any]:
-    """unhealthy: loaderd is away. degraded: a model is in error or not healthy. Else healthy."""
-    versions = wanted_or_present()
-    loaded = _loaded(versions, loader)
+    """unhealthy: loaderd is away. degraded: a model is in error, not healthy, or missing. Else healthy.
+
+    All figures of memory are of one moment, `loaderd.observed_at`.
+    """
+    versions, loader = _of_one_moment(loader)
+    loaded, missing = _loaded(versions, loader), _missing(versions)
     return {
-        "status": _status(versions, loader),
+        "status": _status(versions, missing, loader),
         "active_models": len(loaded),
         **dict(zip(("total_memory_mb", "gpu_memory_mb"), _memory(loaded), strict=True)),
         "loaded_models": [
@@ -53,11 +58,13 @@ def health(loader: LoaderView) -> dict[str, Any]:
         "loaderd": loader,
         "open_alerts": _open_alerts(),
         "budget": budget(loader),
+        "missing_models": sorted(version.model_id for version in missing),
     }
 
 
 def metrics(loader: LoaderView) -> dict[str, Any]:
-    versions = wanted_or_present()
+    """As health(); the formulas are in docs/api.md."""
+    versions, loader = _of_one_moment(loader)
     loaded = _loaded(versions, loader)
     totals = ModelVersion.objects.aggregate(
         models=Count("pk"), loads=Sum("load_count", default=0), load_seconds=Sum("load_seconds_total", default=0.0)
@@ -83,10 +90,38 @@ def _open_alerts() -> int:
     return int(Alert.objects.filter(resolved_at=None).count())
 
 
-def _status(versions: list[ModelVersion], loader: LoaderView) -> str:
+def _of_one_moment(loader: LoaderView) -> tuple[list[ModelVersion], LoaderView]:
+    """The models and loaderd, with what each process holds as of loader.observed_at."""
+    versions = wanted_or_present()
+    loader, held = up_to_date(loader)
+    for version in versions:
+        if version.model_id in held:
+            version.private_bytes = held[version.model_id].get("private_bytes")
+            version.gpu_bytes = held[version.model_id].get("gpu_bytes")
+    return versions, loader
+
+
+def _missing(versions: list[ModelVersion]) -> list[ModelVersion]:
+    """Models that should be loaded and are not, while nobody's command is loading them: loaderd has yet to bring them
+    back, after its start or their process' death. Those in error are not among them."""
+    absent = [
+        version
+        for version in versions
+        if version.desired_state == DesiredState.LOADED and version.status not in (Status.LOADED, Status.ERROR)
+    ]
+    if not absent:
+        return []
+    commands = Operation.objects.filter(
+        kind__in=LOADING_KINDS, status__in=ACTIVE, version__in=[version.pk for version in absent]
+    )
+    commanded = set(commands.values_list("version", flat=True))
+    return [version for version in absent if version.pk not in commanded]
+
+
+def _status(versions: list[ModelVersion], missing: list[ModelVersion], loader: LoaderView) -> str:
     if not loader.reachable:
         return "unhealthy"
-    return "degraded" if any(map(is_troubled, versions)) else "healthy"
+    return "degraded" if missing or any(map(is_troubled, versions)) else "healthy"
 
 
 def _loaded(versions: list[ModelVersion], loader: LoaderView) -> list[ModelVersion]:
@@ -105,7 +140,8 @@ def _health_score(versions: list[ModelVersion], loader: LoaderView) -> float:
     if not loader.reachable:
         return 0.0
     seen = summaries([version.pk for version in versions], SCORE_WINDOW_SECONDS)
-    scores = [model_score(version, seen[version.pk]) for version in versions]
+    missing = {version.pk for version in _missing(versions)}
+    scores = [0.0 if version.pk in missing else model_score(version, seen[version.pk]) for version in versions]
     return round(sum(scores) / len(scores), 1) if scores else 100.0
 
 

@@ -16,6 +16,7 @@ from modelhub.api.views.lineages import LineageViewSet
 from modelhub.api.views.models import ModelViewSet
 from modelhub.api.views.operations import OperationViewSet
 from modelhub.api.views.policy import PolicyViewSet
+from modelhub.api.views.strict import check_query
 from modelhub.api.views.system import SystemViewSet
 
 
@@ -41,6 +42,10 @@ class Modelhub(APIRootView):
         "schema": "schema",
         "docs": "docs",
     }
+
+    def initial(self, request: Request, *args: object, **kwargs: object) -> None:
+        super().initial(request, *args, **kwargs)
+        check_query(request, ())
 
 
 @extend_schema(exclude=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from django.http import HttpRequest
@@ -31,14 +32,25 @@ def _page(title: str, icon: str, model: str, **more: Any) -> dict[str, Any]:
     }
 
 
-def open_alerts(request: HttpRequest) -> str | None:
-    """For the sidebar: how many alerts are open and not acknowledged; None (no badge) without any."""
-    return str(count) if (count := counts.get()["alerts"]) else None
+@dataclass(frozen=True, slots=True)
+class Badge:
+    """A count beside an entry of the sidebar. word: what is counted, for who hears it. tone: see words.tone_of."""
+
+    name: str
+    count: int
+    word: str
+    tone: str
 
 
-def running_operations(request: HttpRequest) -> str | None:
-    """For the sidebar: how many operations are queued or running; None without any."""
-    return str(count) if (count := counts.get()["operations"]) else None
+def badges(request: HttpRequest) -> dict[str, Badge]:
+    """Name to badge: the alerts open and not acknowledged, the operations under way; of those whom it is permitted."""
+    user, count = request.user, counts.get()
+    found = {}
+    if user.has_perm("telemetry.view_alert"):
+        found["alerts"] = Badge("alerts", count["alerts"], "open", "bad")
+    if user.has_perm("lifecycle.view_operation"):
+        found["operations"] = Badge("operations", count["operations"], "under way", "busy")
+    return found
 
 
 def _count() -> dict[str, int]:
@@ -56,49 +68,66 @@ counts = Shared(_count)
 
 
 def navigation(request: HttpRequest) -> list[dict[str, Any]]:
-    """The sidebar; an entry is shown to whom it is permitted."""
-    alerts = {"badge": open_alerts, "badge_variant": "danger"}
-    operations = {"badge": running_operations, "badge_variant": "info"}
+    """The sidebar; an entry is shown to whom it is permitted.
+
+    keywords: what else people call it, for the search. is_folded: the group is closed until somebody opens it.
+    """
+    shown = badges(request)
     return [
         {
-            "items": [{"title": "Dashboard", "icon": "dashboard", "link": reverse("admin:index")}],
+            "items": [
+                {
+                    "title": "Dashboard",
+                    "icon": "dashboard",
+                    "link": reverse("admin:index"),
+                    "active": request.path == reverse("admin:index"),
+                    "keywords": "home overview memory gauge",
+                }
+            ],
         },
         {
             "title": "Models",
             "items": [
-                _page("Models", "deployed_code", "registry.modelversion"),
-                _page("Lineages", "account_tree", "registry.model"),
-                _page("Live beside candidate", "compare_arrows", "telemetry.comparison"),
-                _page("Discoveries", "travel_explore", "registry.discoveryrun"),
+                _page("Models", "deployed_code", "registry.modelversion", keywords="versions artifacts list"),
+                _page("Lineages", "account_tree", "registry.model", keywords="aliases traffic live candidate"),
+                _page("Live beside candidate", "compare_arrows", "telemetry.comparison", keywords="shadow comparison"),
+                _page("Discoveries", "travel_explore", "registry.discoveryrun", keywords="store reports found"),
             ],
         },
         {
             "title": "Activity",
             "items": [
-                _page("Alerts", "notifications", "telemetry.alert", **alerts),
-                _page("Operations", "play_circle", "lifecycle.operation", **operations),
-                _page("State changes", "swap_horiz", "lifecycle.statechange"),
-                _page("Who was live", "history", "lifecycle.lineagechange"),
-                _page("Audit", "policy", "admin.logentry"),
-                _page("Traces", "timeline", "telemetry.trace"),
-                _page("Samples", "monitoring", "telemetry.sample"),
+                _page("Alerts", "notifications", "telemetry.alert", badge=shown.get("alerts"), keywords="warnings"),
+                _page(
+                    "Operations",
+                    "play_circle",
+                    "lifecycle.operation",
+                    badge=shown.get("operations"),
+                    keywords="loads unloads progress",
+                ),
+                _page("State changes", "swap_horiz", "lifecycle.statechange", keywords="history crashes"),
+                _page("Who was live", "history", "lifecycle.lineagechange", keywords="activations rollbacks"),
+                _page("Audit", "policy", "admin.logentry", keywords="log who changed what"),
+                _page("Traces", "timeline", "telemetry.trace", keywords="requests predictions latency"),
+                _page("Samples", "monitoring", "telemetry.sample", keywords="metrics"),
             ],
         },
         {
             "title": "Settings",
             "items": [
-                _page("Policy", "tune", "policy.policy"),
+                _page("Policy", "tune", "policy.policy", keywords="settings budget limits"),
                 _page("Policy changes", "manage_history", "policy.policychange"),
                 _page("Schedules", "schedule", "django_q.schedule"),
-                _page("Users", "person", "auth.user"),
-                _page("Groups", "group", "auth.group"),
-                _page("API tokens", "key", "accounts.apitoken"),
+                _page("Users", "person", "auth.user", keywords="accounts permissions"),
+                _page("Groups", "group", "auth.group", keywords="roles permissions"),
+                _page("API tokens", "key", "accounts.apitoken", keywords="keys access"),
             ],
         },
         {
             "title": "Machinery",
+            "is_folded": True,
             "items": [
-                _page("loaderd", "memory", "lifecycle.loaderstatus"),
+                _page("loaderd", "memory", "lifecycle.loaderstatus", keywords="daemon host gpu status"),
                 _page("Queued tasks", "pending_actions", "django_q.ormq"),
                 _page("Finished tasks", "task_alt", "django_q.success"),
                 _page("Failed tasks", "error", "django_q.failure"),
@@ -119,6 +148,7 @@ UNFOLD: dict[str, Any] = {
     "SCRIPTS": [
         lambda request: static("console/vendor/idiomorph-ext.min.js"),
         lambda request: static("console/console.js"),
+        lambda request: static("console/shell.js"),
     ],
     "SHOW_VIEW_ON_SITE": False,
     "COLORS": {
@@ -134,7 +164,16 @@ UNFOLD: dict[str, Any] = {
             "800": "oklch(42.4% .199 265.638)",
             "900": "oklch(37.9% .146 265.522)",
             "950": "oklch(28.2% .091 267.935)",
-        }
+        },
+        # Subtle text, too, stands on its ground with a contrast of 4.5 or more.
+        "font": {
+            "subtle-light": "var(--color-base-600)",
+            "subtle-dark": "var(--color-base-400)",
+            "default-light": "var(--color-base-700)",
+            "default-dark": "var(--color-base-300)",
+            "important-light": "var(--color-base-900)",
+            "important-dark": "var(--color-base-100)",
+        },
     },
     "DASHBOARD_CALLBACK": "modelhub.console.dashboard.views.extend",
     "SIDEBAR": {"show_search": True, "command_search": True, "navigation": navigation},

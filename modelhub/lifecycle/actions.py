@@ -23,7 +23,7 @@ from modelhub.lifecycle.notifications import OPERATION_CHANNEL, notify, wait_for
 from modelhub.lifecycle.observed import loader_view
 from modelhub.lifecycle.permissions import User, check_permission
 from modelhub.lifecycle.storable import storable
-from modelhub.lifecycle.wishes import CANCEL_REQUESTED, DESIRED, take_wish_back, wished_after_cancel
+from modelhub.lifecycle.wishes import CANCEL_REQUESTED, DESIRED, take_wish_back, wished_before
 from modelhub.registry.choices import DesiredState, Status
 from modelhub.registry.models import ModelVersion, large_columns
 
@@ -210,7 +210,7 @@ def _cancel_queued(operation: Operation) -> bool:
     with transaction.atomic():
         # First: everyone locks a version's row before its operations', and decides what is wished while he holds it.
         list(ModelVersion.objects.select_for_update(no_key=True).filter(pk=operation.version_id).values_list("pk"))
-        take_wish_back(operation, wished_after_cancel(operation))
+        take_wish_back(operation, wished_before(operation))
         cancelled = Operation.objects.filter(pk=operation.pk, status=OperationStatus.QUEUED).update(
             status=OperationStatus.CANCELLED, finished_at=timezone.now(), error=error.to_message()
         )

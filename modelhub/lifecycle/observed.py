@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from django.utils import timezone
 
+from loaderd.client import LoaderClient
+from loaderd.errors import LoaderdError
 from loaderd.states import ModelState
-from modelhub.lifecycle.models import LoaderStatus
+from modelhub.conf import config
+from modelhub.lifecycle.models import LoaderStatus, StateChange
 from modelhub.registry.models import ModelVersion
 
 Measured = TypeVar("Measured")
 UNREACHABLE = "unreachable"
 # loaderd is heard every second; a few may be lost to a busy machine.
 SILENCE_SECONDS = 5.0
+# How long a page or an answer waits for loaderd's word of this moment.
+LOOK_SECONDS = 1.0
 
 _HELD = frozenset({ModelState.LOADING, ModelState.LOADED, ModelState.UNLOADING})
 
@@ -73,11 +78,35 @@ def loader_view() -> LoaderView:
     )
 
 
+def up_to_date(loader: LoaderView) -> tuple[LoaderView, Mapping[str, Any]]:
+    """loaderd and its models as of one moment: (the view, what each process holds by model_id: {"private_bytes", …}).
+
+    When a model has moved since loaderd was heard last, its figures are older than the registry's rows: then loaderd is
+    asked, and the view is of now. Otherwise, and when it does not answer in time, the view is as it was and the
+    mapping empty: the rows have the figures of the same heartbeat. One query.
+    """
+    moved_at = StateChange.objects.values_list("at", flat=True).first()
+    if not loader.reachable or loader.observed_at is None or moved_at is None or moved_at <= loader.observed_at:
+        return loader, {}
+    try:
+        told = LoaderClient(config().control_socket, LOOK_SECONDS).status()
+    except LoaderdError:
+        return loader, {}
+    return replace(loader, facts=told["facts"], observed_at=timezone.now()), told["models"]
+
+
 def effective_status(version: ModelVersion, loader: LoaderView) -> str:
     """The observed status, or `unreachable` for what loaderd last held while it is silent. No query."""
     if not loader.reachable and version.status in _HELD:
         return UNREACHABLE
     return str(version.status)
+
+
+def reason_of(version: ModelVersion, loader: LoaderView) -> str:
+    """Why it is in the status that effective_status() tells. No query."""
+    if effective_status(version, loader) != UNREACHABLE:
+        return str(version.status_reason)
+    return f"loaderd is away ({loader.why_unreachable()}); before, it was {version.status}: {version.status_reason}"[:500]
 
 
 def known(measured: Measured | None, status: str) -> Measured | None:

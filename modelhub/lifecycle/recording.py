@@ -27,7 +27,6 @@ from modelhub.lifecycle.wishes import (
     end_wishes,
     take_switch_back,
     take_wish_back,
-    wished_after_cancel,
     wished_before,
 )
 from modelhub.registry.choices import HealthStatus, Status
@@ -220,14 +219,11 @@ def record_ended(reports: Sequence[OperationEnded], unwished: Iterable[int] = ()
         list(rows.filter(pk__in=wished).values_list("pk"))
     ended = {report.operation_id for report in reports if _end(report)}
     end_wishes(unwished)
-    cancelled = {report.operation_id for report in reports if _is(report, Cancelled)}
     for operation in undone:
         if str(operation.pk) not in ended:
             continue
         if operation.kind in SWITCHING_KINDS:
             take_switch_back(operation)
-        elif str(operation.pk) in cancelled:
-            take_wish_back(operation, wished_after_cancel(operation))
         else:
             take_wish_back(operation, wished_before(operation))
 

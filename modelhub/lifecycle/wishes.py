@@ -29,11 +29,6 @@ def wished_before(operation: Operation) -> Any:
     return operation.parameters.get("desired_before", DesiredState.UNLOADED)
 
 
-def wished_after_cancel(operation: Operation) -> Any:
-    """The desired state that a cancelled command leaves: a load's does not come back at loaderd's next start."""
-    return DesiredState.UNLOADED if operation.kind == OperationKind.LOAD else wished_before(operation)
-
-
 def take_wish_back(operation: Operation, desired_before: Any) -> None:
     """Undoes what a command wished that was never carried out; the wish of another one under way counts."""
     if operation.version_id is None:

@@ -183,19 +183,20 @@ def test_an_operation_ends_as_loaderd_says(
 
 
 @pytest.mark.parametrize(
-    ("ended", "desired"),
+    ("ended", "before", "desired"),
     [
-        ({"error": Cancelled("Enough.").to_message()}, "unloaded"),
-        ({"error": ShuttingDown("Later.").to_message()}, "loaded"),
-        ({"result": {"status": "loaded"}}, "loaded"),
+        ({"error": Cancelled("Enough.").to_message()}, "unloaded", "unloaded"),
+        ({"error": Cancelled("Enough.").to_message()}, "loaded", "loaded"),  # its restart was on its way, and is again
+        ({"error": ShuttingDown("Later.").to_message()}, "unloaded", "loaded"),
+        ({"result": {"status": "loaded"}}, "unloaded", "loaded"),
     ],
-    ids=["cancelled", "shut down", "loaded before the cancel"],
+    ids=["cancelled", "cancelled, wished before", "shut down", "loaded before the cancel"],
 )
-def test_a_load_that_was_cancelled_is_not_wished_any_more(
-    version: ModelVersion, tell: Tell, ended: dict[str, Any], desired: str
+def test_a_cancelled_load_leaves_the_wish_that_it_found(
+    version: ModelVersion, tell: Tell, ended: dict[str, Any], before: str, desired: str
 ) -> None:
     ModelVersion.objects.update(desired_state="loaded")
-    parameters = {"desired_before": "loaded"}
+    parameters = {"desired_before": before}
     operation = Operation.objects.create(kind="load", version=version, status="running", parameters=parameters)
     tell(OperationEnded(str(operation.pk), NOW, **ended))
     assert row().desired_state == desired

@@ -5,7 +5,7 @@ from __future__ import annotations
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from modelhub.api.fields import UnixTimeField
+from modelhub.api.fields import NamedChoiceField, UnixTimeField
 from modelhub.telemetry.models import Alert
 
 ALERT_STATES = ["open", "acknowledged", "resolved"]
@@ -34,7 +34,7 @@ class AlertSerializer(serializers.ModelSerializer):
 
 
 class AlertQuerySerializer(serializers.Serializer):
-    state = serializers.ChoiceField(
+    state = NamedChoiceField(
         choices=[*ALERT_STATES, "unresolved"], required=False, help_text="unresolved: open or acknowledged."
     )
     kind = serializers.CharField(required=False, help_text="error_rate, memory, gave_up, …")

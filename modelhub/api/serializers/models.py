@@ -121,7 +121,7 @@ class ModelDetailSerializer(SpecifiedDetail, ManagedFields):
 
     status = serializers.SerializerMethodField()
     loaded = serializers.SerializerMethodField()
-    status_reason = serializers.CharField()
+    status_reason = serializers.SerializerMethodField()
     last_error = serializers.CharField()
     observed_at = UnixTimeField(allow_null=True, help_text="When loaderd last saw this state.")
     runtime = serializers.SerializerMethodField(help_text="The process; null when there is none.")

@@ -6,7 +6,7 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from loaderd.states import ModelState
-from modelhub.lifecycle.observed import effective_status, known
+from modelhub.lifecycle.observed import effective_status, known, reason_of
 from modelhub.registry.choices import HealthStatus
 from modelhub.registry.models import ModelVersion
 
@@ -25,6 +25,9 @@ class EffectiveStatus(serializers.Serializer):
 
     def get_loaded(self, version: ModelVersion) -> bool:
         return self.get_status(version) == ModelState.LOADED
+
+    def get_status_reason(self, version: ModelVersion) -> str:
+        return reason_of(version, self.context["loader"])
 
     @extend_schema_field(serializers.ChoiceField(choices=HealthStatus.choices))
     def get_health_status(self, version: ModelVersion) -> str:

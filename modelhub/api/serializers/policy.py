@@ -6,7 +6,7 @@ from typing import Any
 
 from rest_framework import serializers
 
-from modelhub.api.fields import UnixTimeField
+from modelhub.api.fields import NamedChoiceField, UnixTimeField
 from modelhub.api.serializers.body import RequestSerializer
 from modelhub.conf import Config
 from modelhub.policy.models import OVERRIDABLE, Policy, PolicyChange
@@ -29,7 +29,7 @@ def _field_of(name: str) -> serializers.Field:
         "help_text": Config.model_fields[name].description,
     }
     if column.choices:
-        return serializers.ChoiceField(choices=column.choices, **options)
+        return NamedChoiceField(choices=column.choices, **options)
     is_whole = column.get_internal_type() == "PositiveIntegerField"
     return serializers.IntegerField(**options) if is_whole else serializers.FloatField(**options)
 

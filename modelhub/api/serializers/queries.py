@@ -6,8 +6,8 @@ from typing import Any
 
 from django.db.models import F, Q, QuerySet
 from rest_framework import serializers
-from rest_framework.request import Request
 
+from modelhub.api.fields import NamedChoiceField
 from modelhub.api.serializers.observed import EFFECTIVE_STATUSES
 from modelhub.lifecycle.models import Operation, OperationKind, OperationStatus
 from modelhub.lifecycle.observed import LoaderView, effective_status
@@ -33,9 +33,9 @@ class ModelQuerySerializer(serializers.Serializer):
     include_loaded = serializers.BooleanField(
         default=True, help_text="Tell the memory of loaded models; when false it is null."
     )
-    type = serializers.ChoiceField(choices=ModelType.choices, required=False)
+    type = NamedChoiceField(choices=ModelType.choices, required=False)
     framework = serializers.CharField(required=False)
-    status = serializers.ChoiceField(choices=EFFECTIVE_STATUSES, required=False)
+    status = NamedChoiceField(choices=EFFECTIVE_STATUSES, required=False)
     search = serializers.CharField(required=False, allow_blank=True, help_text="Part of the id, name or lineage.")
     ordering = serializers.CharField(
         required=False, help_text=f"One of {', '.join(ORDERINGS)}; `-` before it turns it round. Default: id."
@@ -48,17 +48,9 @@ class ModelQuerySerializer(serializers.Serializer):
 
 
 class OperationQuerySerializer(serializers.Serializer):
-    kind = serializers.ChoiceField(choices=OperationKind.choices, required=False)
-    status = serializers.ChoiceField(choices=OperationStatus.choices, required=False)
+    kind = NamedChoiceField(choices=OperationKind.choices, required=False)
+    status = NamedChoiceField(choices=OperationStatus.choices, required=False)
     model = serializers.CharField(required=False, help_text="Id of a model.")
-
-
-def checked(serializer_class: type[serializers.Serializer], request: Request) -> dict[str, Any]:
-    """The query parameters; raises ValidationError, a 400."""
-    # .dict(): with a QueryDict DRF takes an absent boolean for a checkbox that was not ticked.
-    serializer = serializer_class(data=request.query_params.dict())
-    serializer.is_valid(raise_exception=True)
-    return dict(serializer.validated_data)
 
 
 def narrowed_models(

@@ -23,12 +23,12 @@ class LoaderdSerializer(serializers.Serializer):
 
 
 class BudgetFiguresSerializer(serializers.Serializer):
-    """MiB. All null while loaderd is away."""
+    """Whole MiB that add up. All null while loaderd is away."""
 
-    limit_mb = serializers.IntegerField(allow_null=True, help_text="Null: no limit.")
-    used_mb = serializers.IntegerField(allow_null=True, help_text="Held by all models.")
-    reserved_mb = serializers.IntegerField(allow_null=True, help_text="Promised to loads under way.")
-    free_mb = serializers.IntegerField(allow_null=True)
+    limit_mb = serializers.IntegerField(allow_null=True, help_text="Rounded down. Null: no limit.")
+    used_mb = serializers.IntegerField(allow_null=True, help_text="Held by all models; rounded up.")
+    reserved_mb = serializers.IntegerField(allow_null=True, help_text="Promised to loads under way; rounded up.")
+    free_mb = serializers.IntegerField(allow_null=True, help_text="limit_mb - used_mb - reserved_mb.")
 
 
 class BudgetSerializer(serializers.Serializer):
@@ -37,7 +37,7 @@ class BudgetSerializer(serializers.Serializer):
 
 
 class HealthSerializer(serializers.Serializer):
-    """The specification's fields, then `loaderd`, `open_alerts` and `budget`."""
+    """The specification's fields, then `loaderd`, `open_alerts`, `budget` and `missing_models`."""
 
     status = serializers.ChoiceField(choices=SYSTEM_STATUSES)
     active_models = serializers.IntegerField()
@@ -48,6 +48,9 @@ class HealthSerializer(serializers.Serializer):
     loaderd = LoaderdSerializer()
     open_alerts = serializers.IntegerField(help_text="Not resolved, acknowledged or not.")
     budget = BudgetSerializer()
+    missing_models = serializers.ListField(
+        child=serializers.CharField(), help_text="Should be loaded, are not, and no command is loading them."
+    )
 
 
 class MetricsSerializer(serializers.Serializer):

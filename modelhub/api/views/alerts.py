@@ -14,8 +14,7 @@ from rest_framework.response import Response
 from modelhub.api.pagination import BareListPagination
 from modelhub.api.schema import PAGE_HEADERS, errors
 from modelhub.api.serializers.alerts import AlertQuerySerializer, AlertSerializer
-from modelhub.api.serializers.queries import checked
-from modelhub.api.views.changing import ChangingViewSet, check_no_body
+from modelhub.api.views.strict import StrictViewSet, check_no_body
 from modelhub.telemetry.alerts import ACKNOWLEDGE_PERMISSION, acknowledge, alerts
 from modelhub.telemetry.models import Alert
 
@@ -35,7 +34,7 @@ _STATES = {
     ),
     retrieve=extend_schema(summary="One alert", responses={200: AlertSerializer, **errors(404)}),
 )
-class AlertViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, ChangingViewSet):
+class AlertViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, StrictViewSet):
     """Opened and resolved by loaderd, acknowledged by people; METRICS_RETENTION_DAYS after its end one is deleted."""
 
     queryset = Alert.objects.none()
@@ -44,13 +43,14 @@ class AlertViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, ChangingVie
     lookup_field = "pk"
     lookup_url_kwarg = "alert_id"
     lookup_value_regex = "[0-9]{1,18}"
+    query_of_action = {"list": AlertQuerySerializer}
     permission_of_action = {"acknowledge": ACKNOWLEDGE_PERMISSION}
 
     def get_queryset(self) -> QuerySet[Alert]:
         found = alerts()
         if self.action != "list":
             return found
-        query = checked(AlertQuerySerializer, self.request)
+        query = self.asked()
         if "state" in query:
             found = found.filter(_STATES[query["state"]])
         if "kind" in query:

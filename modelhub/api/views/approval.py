@@ -9,7 +9,7 @@ from rest_framework.response import Response
 
 from modelhub.api.schema import errors
 from modelhub.api.serializers.registry import ApprovalSerializer, ApproveSerializer
-from modelhub.api.views.changing import check_no_body
+from modelhub.api.views.strict import check_no_body
 from modelhub.registry.approval import approve, revoke
 
 

@@ -5,20 +5,20 @@ from __future__ import annotations
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.viewsets import GenericViewSet
 
 from modelhub.api.schema import errors
 from modelhub.api.serializers.performance import HostSampleSerializer
-from modelhub.api.serializers.queries import checked
+from modelhub.api.views.strict import StrictViewSet
 from modelhub.api.windows import SECONDS_OF, WindowQuerySerializer
 from modelhub.telemetry import queries
 from modelhub.telemetry.models import Sample
 
 
-class HostViewSet(GenericViewSet):
+class HostViewSet(StrictViewSet):
     queryset = Sample.objects.none()
     serializer_class = HostSampleSerializer
     pagination_class = None
+    query_of_action = {"samples": WindowQuerySerializer}
 
     @extend_schema(
         summary="The course of the host's figures, oldest first",
@@ -30,5 +30,5 @@ class HostViewSet(GenericViewSet):
 
         Quantiles are null in windows longer than an hour.
         """
-        window = checked(WindowQuerySerializer, request)["window"]
+        window = self.asked()["window"]
         return Response(HostSampleSerializer(queries.series(None, SECONDS_OF[window]), many=True).data)

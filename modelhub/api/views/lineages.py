@@ -27,8 +27,8 @@ from modelhub.api.serializers.lineages import (
 from modelhub.api.serializers.models import ModelSummarySerializer
 from modelhub.api.serializers.operations import ActivatedSerializer, RollBackSerializer
 from modelhub.api.serializers.plans import ActivatePlanSerializer
-from modelhub.api.views.changing import ChangingViewSet, check_no_body
 from modelhub.api.views.control import ACCEPTED, COMMAND, accepted, activated, done_or_planned, prefers_async, wanted_of
+from modelhub.api.views.strict import StrictViewSet, check_no_body
 from modelhub.conf import config
 from modelhub.lifecycle import planning, versions
 from modelhub.lifecycle.observed import loader_view
@@ -41,7 +41,7 @@ ALIAS = OpenApiParameter("alias", str, OpenApiParameter.PATH, description="candi
 _ALIAS_COLUMNS = ("lineage_id", "name", "set_at", "set_by", "version__model_id", "version__version")
 
 
-class LineageViewSet(ChangingViewSet):
+class LineageViewSet(StrictViewSet):
     queryset = Model.objects.prefetch_related(
         Prefetch("aliases", Alias.objects.select_related("version").only(*_ALIAS_COLUMNS))
     )
@@ -49,6 +49,7 @@ class LineageViewSet(ChangingViewSet):
     pagination_class = BareListPagination
     lookup_field = "name"
     lookup_value_regex = "[^/]+"
+    paged_actions = frozenset({"list", "history"})
     permission_of_action = {
         "rollback": ACTIVATE,
         "set_alias": ACTIVATE,

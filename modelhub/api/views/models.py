@@ -18,12 +18,12 @@ from modelhub.api.schema import PAGE_HEADERS, errors
 from modelhub.api.serializers.model_policy import ModelPolicySerializer
 from modelhub.api.serializers.models import ModelDetailSerializer, ModelSummarySerializer, StateChangeSerializer
 from modelhub.api.serializers.performance import PerformanceSerializer, SampleSerializer
-from modelhub.api.serializers.queries import ModelQuerySerializer, checked, narrowed_models
+from modelhub.api.serializers.queries import ModelQuerySerializer, narrowed_models
 from modelhub.api.views.approval import ApprovalActions
 from modelhub.api.views.canary import CanaryActions
-from modelhub.api.views.changing import ChangingViewSet
 from modelhub.api.views.control import ControlActions
 from modelhub.api.views.prediction import PredictActions
+from modelhub.api.views.strict import StrictViewSet
 from modelhub.api.windows import SECONDS_OF, WindowQuerySerializer
 from modelhub.lifecycle import versions
 from modelhub.lifecycle.canaries import FORGET
@@ -34,12 +34,18 @@ from modelhub.registry.models import ModelVersion
 from modelhub.telemetry import queries
 
 
-class ModelViewSet(ControlActions, PredictActions, ApprovalActions, CanaryActions, ChangingViewSet):
+class ModelViewSet(ControlActions, PredictActions, ApprovalActions, CanaryActions, StrictViewSet):
     queryset = ModelVersion.objects.select_related("lineage").defer(*ModelDetailSerializer.Meta.deferred)
     serializer_class = ModelDetailSerializer
     pagination_class = BareListPagination
     lookup_field = "model_id"
     lookup_value_regex = "[^/]+"
+    query_of_action = {
+        "list": ModelQuerySerializer,
+        "performance": WindowQuerySerializer,
+        "samples": WindowQuerySerializer,
+    }
+    paged_actions = frozenset({"list", "state_changes"})
     permission_of_action = {
         "partial_update": "registry.change_modelversion",
         "load": "registry.load_modelversion",
@@ -70,7 +76,7 @@ class ModelViewSet(ControlActions, PredictActions, ApprovalActions, CanaryAction
     )
     def list(self, request: Request) -> Response:
         """A bare list of at most API_LIST_LIMIT models; the headers Link and X-Total-Count tell of more."""
-        query = checked(ModelQuerySerializer, request)
+        query = self.asked()
         models = ModelVersion.objects.select_related("lineage").only(*ModelSummarySerializer.Meta.columns)
         loader = loader_view()
         page = self.paginate_queryset(narrowed_models(models.prefetch_related("aliases"), query, loader))
@@ -107,7 +113,7 @@ class ModelViewSet(ControlActions, PredictActions, ApprovalActions, CanaryAction
     @action(detail=True, pagination_class=None)
     def performance(self, request: Request, model_id: str) -> Response:
         """docs/api.md has the formulas."""
-        window = checked(WindowQuerySerializer, request)["window"]
+        window = self.asked()["window"]
         version = self.get_object()
         context = {"loader": loader_view(), "summary": queries.summary(version, SECONDS_OF[window])}
         return Response(PerformanceSerializer(version, context=context).data)
@@ -120,7 +126,7 @@ class ModelViewSet(ControlActions, PredictActions, ApprovalActions, CanaryAction
     @action(detail=True, pagination_class=None)
     def samples(self, request: Request, model_id: str) -> Response:
         """At most 120 steps up to now, for a chart."""
-        window = checked(WindowQuerySerializer, request)["window"]
+        window = self.asked()["window"]
         return Response(SampleSerializer(queries.series(self.get_object(), SECONDS_OF[window]), many=True).data)
 
     @extend_schema(

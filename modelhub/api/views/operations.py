@@ -14,8 +14,8 @@ from rest_framework.response import Response
 from modelhub.api.pagination import BareListPagination
 from modelhub.api.schema import PAGE_HEADERS, errors
 from modelhub.api.serializers.operations import OperationSerializer
-from modelhub.api.serializers.queries import OperationQuerySerializer, checked, narrowed_operations
-from modelhub.api.views.changing import ChangingViewSet, check_no_body
+from modelhub.api.serializers.queries import OperationQuerySerializer, narrowed_operations
+from modelhub.api.views.strict import StrictViewSet, check_no_body
 from modelhub.lifecycle import actions
 from modelhub.lifecycle.models import Operation
 
@@ -28,7 +28,7 @@ from modelhub.lifecycle.models import Operation
     ),
     retrieve=extend_schema(summary="One operation", responses={200: OperationSerializer, **errors(404)}),
 )
-class OperationViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, ChangingViewSet):
+class OperationViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, StrictViewSet):
     """Commands: who asked for what, why, when, and how each stands."""
 
     queryset = Operation.objects.select_related("version").only(
@@ -36,6 +36,7 @@ class OperationViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, Changin
     )
     serializer_class = OperationSerializer
     pagination_class = BareListPagination
+    query_of_action = {"list": OperationQuerySerializer}
     lookup_field = "id"
     lookup_url_kwarg = "operation_id"
     lookup_value_regex = "[0-9a-fA-F-]{36}"
@@ -43,7 +44,7 @@ class OperationViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, Changin
     def get_queryset(self) -> QuerySet[Operation]:
         operations: QuerySet[Operation] = super().get_queryset()
         if self.action == "list":
-            operations = narrowed_operations(operations, checked(OperationQuerySerializer, self.request))
+            operations = narrowed_operations(operations, self.asked())
         return operations
 
     @extend_schema(

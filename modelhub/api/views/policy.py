@@ -13,16 +13,17 @@ from rest_framework.response import Response
 from modelhub.api.pagination import BareListPagination
 from modelhub.api.schema import PAGE_HEADERS, errors
 from modelhub.api.serializers.policy import OverridesSerializer, PolicyChangeSerializer, SettingSerializer
-from modelhub.api.views.changing import ChangingViewSet
+from modelhub.api.views.strict import StrictViewSet
 from modelhub.policy.effective import change
 from modelhub.policy.models import PolicyChange
 from modelhub.policy.settings import settings_in_force
 
 
-class PolicyViewSet(ChangingViewSet):
+class PolicyViewSet(StrictViewSet):
     queryset = PolicyChange.objects.all()
     serializer_class = OverridesSerializer
     pagination_class = BareListPagination
+    paged_actions = frozenset({"changes"})
     permission_of_action = {"partial_update": "policy.change_policy"}
 
     @extend_schema(

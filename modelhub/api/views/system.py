@@ -18,7 +18,6 @@ from modelhub.api.fields import mebibytes
 from modelhub.api.schema import errors
 from modelhub.api.serializers.operations import CommandSerializer
 from modelhub.api.serializers.plans import OptimizePlanSerializer
-from modelhub.api.serializers.queries import checked
 from modelhub.api.serializers.registry import DiscoverySerializer
 from modelhub.api.serializers.system import (
     HealthSerializer,
@@ -27,8 +26,8 @@ from modelhub.api.serializers.system import (
     UnusedQuerySerializer,
     UnusedSerializer,
 )
-from modelhub.api.views.changing import ChangingViewSet, check_no_body
 from modelhub.api.views.control import ACCEPTED, COMMAND, accepted, done_or_planned, prefers_async, wanted_of
+from modelhub.api.views.strict import StrictViewSet, check_no_body
 from modelhub.api.waiting import result_of, wait_for_end
 from modelhub.lifecycle import planning
 from modelhub.lifecycle.observed import effective_status, loader_view
@@ -37,11 +36,12 @@ from modelhub.registry.discovery import discover
 from modelhub.registry.models import DiscoveryRun, ModelVersion
 
 
-class SystemViewSet(ChangingViewSet):
+class SystemViewSet(StrictViewSet):
     """Its names shadow models that are called health, metrics, optimize-memory, unused or discover."""
 
     serializer_class = Serializer
     queryset = ModelVersion.objects.none()
+    query_of_action = {"unused": UnusedQuerySerializer}
     permission_of_action = {
         "optimize_memory": "registry.unload_modelversion",
         "discover": "registry.discover_modelversion",
@@ -88,7 +88,7 @@ class SystemViewSet(ChangingViewSet):
     def unused(self, request: Request) -> Response:
         """Pinned ones too: an optimisation leaves those, a person may not."""
         loader = loader_view()
-        found = find_unused(checked(UnusedQuerySerializer, request).get("hours"))
+        found = find_unused(self.asked().get("hours"))
         held = [version for version in found if effective_status(version, loader) == ModelState.LOADED]
         return Response(UnusedSerializer(held, many=True).data)
 
