@@ -88,6 +88,22 @@ class ModelSpec:
         return cls(**values)
 
 
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """Predictions since the gateway's last report that ended in an error of the connection to their model's process:
+    increments. It counted none of them. at: unix time of the report; error: of the newest, in words.
+
+    latency_seconds, histogram (loaderd.histogram): from their arrival at the gateway to the error.
+    """
+
+    model_id: str
+    at: float
+    requests: int
+    latency_seconds: float
+    histogram: list[int]
+    error: str
+
+
 def encode(message: dict[str, Any]) -> bytes:
     body = json.dumps(message, separators=(",", ":")).encode()
     if len(body) > MAX_MESSAGE_BYTES:

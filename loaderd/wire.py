@@ -9,6 +9,7 @@ Heads:
            "trace": true if the answer shall tell where its time went (left out: no)}
   PREDICT  empty, or JSON: {"trace": true}
   CANCEL   the reason: "gone" or "timeout"
+  PING     empty; answered at once, with an empty ANSWER
   ANSWER   of an untraced request: empty, or the length of the JSON part of the body in decimal digits.
            Of a traced one, so beginning with "{": {"header_bytes": that length or null, "trace": {"queue_seconds":
            from arrival to the first model call, "compute_seconds": sum of the model calls that it was part of,
@@ -39,13 +40,15 @@ MAX_BODY_BYTES = 512 * 1024 * 1024  # of one message; a peer that sends more is 
 
 
 class Kind(IntEnum):
-    """What a message is. The gateway asks (INFER, PREDICT, CANCEL), the model process answers."""
+    """What a message is. The gateway asks (INFER, PREDICT, CANCEL), the supervisor knocks (PING), the model process
+    answers."""
 
     INFER = 1  # body: an Open Inference Protocol request
     PREDICT = 2  # body: {"inputs": [...]}
     CANCEL = 3  # nobody waits any more
     ANSWER = 4  # body: the response
     ERROR = 5  # body: LoaderdError.to_message() as JSON
+    PING = 6  # does anybody answer here? No request: it is not counted
 
 
 @dataclass(slots=True)

@@ -145,6 +145,17 @@ class Config(BaseSettings):
     MODEL_THREADS: Count = Field(1, description="Threads that a model computes with, unless its own field says more.")
     SAMPLE_MODELS: bool = Field(True, description="Train the sample models at the first start of an empty store.")
 
+    # Models that come through the browser
+    UPLOAD_MAX_MB: Count = Field(4096, description="Longest upload of a model in the admin, in MiB.")
+    UPLOAD_MAX_FILES: Count = Field(2000, description="Files that one upload, or the zip in it, may have.")
+    UPLOAD_MAX_UNPACKED_MB: Count = Field(8192, description="What an uploaded zip may unpack to, in MiB.")
+    UPLOAD_MAX_RATIO: Count = Field(
+        200, description="How many times larger than itself a zip may unpack to; more is taken for a trap."
+    )
+    UPLOAD_KEPT_MINUTES: Count = Field(
+        60, description="Minutes after which an upload is thrown away that nobody confirmed."
+    )
+
     # First admin (the names are Django's)
     DJANGO_SUPERUSER_USERNAME: str = Field("", description="User name of the first admin. Empty: admin.")
     DJANGO_SUPERUSER_PASSWORD: str = Field("", description="Its password. Empty: a random one, printed once.")

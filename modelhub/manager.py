@@ -25,7 +25,8 @@ from modelhub.lifecycle import versions
 from modelhub.lifecycle.actions import request_load, request_unload
 from modelhub.lifecycle.observed import effective_status, loader_view
 from modelhub.lifecycle.optimising import find_unused, request_optimize
-from modelhub.policy.effective import change, effective
+from modelhub.lifecycle.settings import settings_in_force
+from modelhub.policy.effective import change
 from modelhub.registry.discovery import discover
 from modelhub.registry.models import Model, ModelVersion
 from modelhub.telemetry import queries
@@ -202,8 +203,9 @@ class DynamicModelManager:
         return self._submit(lambda: dict(HealthSerializer(overview.health(loader_view())).data)).result()
 
     def setting(self, name: str) -> Any:
-        """The value of a setting that is in force. Blocks for a query."""
-        return self._submit(lambda: getattr(effective(), name)).result()
+        """The value of a setting that counts, by loaderd's environment and not this program's. Blocks for queries."""
+        found = self._submit(lambda: settings_in_force(loader_view())).result()
+        return next(setting["value"] for setting in found if setting["name"] == name)
 
     def change_setting(self, name: str, value: Any) -> None:
         """Overrides a setting in the policy, or with None takes the override back. Blocks for a few queries."""

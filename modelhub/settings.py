@@ -20,6 +20,9 @@ PART = os.environ.get("MODELHUB_PART", "")
 SECRET_KEY = secret_key(CONFIG)
 # What Django reads at once; its own 2.5 MB would refuse bodies that the API promises to take.
 DATA_UPLOAD_MAX_MEMORY_SIZE = CONFIG.API_MAX_BODY_MB * 1024 * 1024
+# Files are written by one page alone, to a place and within limits of its own: registry.uploads.
+FILE_UPLOAD_HANDLERS = ["modelhub.registry.uploads.receiving.NoFiles"]
+DATA_UPLOAD_MAX_NUMBER_FILES = CONFIG.UPLOAD_MAX_FILES
 DEBUG = CONFIG.DEBUG
 ALLOWED_HOSTS = [host.strip() for host in CONFIG.ALLOWED_HOSTS.split(",") if host.strip()]
 
@@ -32,6 +35,7 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "whitenoise.runserver_nostatic",
     "django.contrib.staticfiles",
+    "django.forms",
     "rest_framework",
     "drf_spectacular",
     "drf_spectacular_sidecar",
@@ -60,6 +64,7 @@ MIDDLEWARE = [
 ]
 
 ROOT_URLCONF = "modelhub.urls"
+FORM_RENDERER = "django.forms.renderers.TemplatesSetting"  # so templates/ may have widgets of its own
 WSGI_APPLICATION = "modelhub.wsgi.application"
 TEMPLATES = [
     {
@@ -168,6 +173,9 @@ LANGUAGE_CODE = "en-us"
 TIME_ZONE = CONFIG.TIME_ZONE
 USE_I18N = False
 USE_TZ = True
+DATETIME_FORMAT = SHORT_DATETIME_FORMAT = "Y-m-d H:i:s"  # with seconds: what happened first matters
+DATE_FORMAT = SHORT_DATE_FORMAT = "Y-m-d"
+TIME_FORMAT = "H:i:s"
 STATIC_URL = "static/"
 STATIC_ROOT = CONFIG.MODELHUB_STATE_DIR / "static"
 STORAGES = {

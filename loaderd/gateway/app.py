@@ -23,7 +23,14 @@ import orjson
 
 import loaderd
 from loaderd import wire
-from loaderd.errors import InvalidInput, LoaderdError, ModelRestarting, NotAuthenticated, Overloaded
+from loaderd.errors import (
+    InvalidInput,
+    LoaderdError,
+    ModelProcessDied,
+    ModelRestarting,
+    NotAuthenticated,
+    Overloaded,
+)
 from loaderd.gateway.access import ALL_PERMISSIONS, Access, Caller
 from loaderd.gateway.body import Body, BodyTooSlow, Budget, Disconnected
 from loaderd.gateway.deadline import Deadline
@@ -146,6 +153,9 @@ class Gateway:
     doors: dict[str, DoorCounts] = field(default_factory=lambda: {"public": DoorCounts(), "private": DoorCounts()})
 
     def __post_init__(self) -> None:
+        self.links.on_silent = lambda route: self.supervisor.send(
+            {"event": "silent", "model_id": route.model_id, "socket": route.socket}
+        )
         self.lookup = Lookup(self.supervisor)
         self.waiting = Waiting(self.supervisor, self.lookup)
         self.shadow = Shadow(self.links, self.ledger, self.predict_timeout_seconds)
@@ -335,9 +345,18 @@ class Gateway:
                 return await self._observed(request, route, role, target.split, is_traced, kind, head, pieces)
             except NotComputed as refused:
                 if was_refused:
+                    self._note_lost(request, route, refused.error)
                     raise refused.error from None
                 was_refused = True
                 await self.waiting.until_told(route)
+            except ModelProcessDied as lost:
+                self._note_lost(request, route, lost)
+                raise
+
+    def _note_lost(self, request: Request, route: Route, error: LoaderdError) -> None:
+        """Counts an error that the model's process cannot count: it never had the request, or died with it."""
+        if isinstance(error, ModelProcessDied):
+            self.ledger.lost(route.model_id, time.perf_counter() - request.began, error.message)
 
     async def _observed(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import orjson
 
@@ -12,6 +12,12 @@ from loaderd import wire
 from loaderd.errors import LoaderdError, ModelNotLoaded, ModelProcessDied, ModelTimeout, Overloaded, from_message
 from loaderd.gateway.deadline import Deadline
 from loaderd.gateway.routes import Route, Routes
+
+
+TELL_SECONDS = 0.5  # of one process' door that does not answer: not oftener
+
+OnSilent = Callable[[Route], None]
+"""Called when a process that the table calls loaded took no connection, or lost one with requests in it."""
 
 
 class NotComputed(Exception):
@@ -38,7 +44,9 @@ def require_answer(message: wire.Message) -> wire.Message:
 class Link:
     """One connection to one model process, made at the first request and again after it broke."""
 
-    def __init__(self, route: Route) -> None:
+    def __init__(self, route: Route, on_silent: OnSilent) -> None:
+        self._on_silent = on_silent
+        self._told_at = float("-inf")
         self._socket = route.socket  # of its process, for as long as the link lives
         self.route = route  # the newest that the supervisor told; its state words the error of a lost connection
         self._connection: wire.Connection | None = None
@@ -80,6 +88,9 @@ class Link:
                 if not self._waiting:
                     connection.close()
                 raise NotComputed(self._lost())
+            if not connection.is_open:  # accepted by a process that was about to end: nobody is told of that any more
+                self._tell_silent()
+                raise NotComputed(self._lost())
         request_id = next(self._ids) & 0xFFFFFFFF
         answer: asyncio.Future[wire.Message] = loop.create_future()
         self._waiting[request_id] = (connection, answer)
@@ -115,6 +126,7 @@ class Link:
                 lambda: wire.Connection(self._on_message, self._on_lost), self._socket
             )
         except OSError:
+            self._tell_silent()
             raise NotComputed(self._lost()) from None
         self._connection = connection
         return connection
@@ -143,6 +155,13 @@ class Link:
         for over, answer in self._waiting.values():
             if over is connection and not answer.done():
                 answer.set_exception(self._lost())
+                self._tell_silent()
+
+    def _tell_silent(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if self.route.is_ready and not self._retired and now - self._told_at >= TELL_SECONDS:
+            self._told_at = now
+            self._on_silent(self.route)
 
     def _time_out(self, request_id: int, timeout_seconds: float) -> None:
         connection, answer = self._waiting[request_id]
@@ -160,9 +179,10 @@ class Link:
 
 
 class Links:
-    """A link for each model process that the routes name."""
+    """A link for each model process that the routes name. on_silent: set by who wants to know."""
 
     def __init__(self) -> None:
+        self.on_silent: OnSilent = lambda route: None
         self._links: dict[str, Link] = {}  # by socket path
 
     def follow(self, routes: Routes) -> None:
@@ -182,5 +202,5 @@ class Links:
         assert route.socket is not None
         link = self._links.get(route.socket)
         if link is None:
-            link = self._links[route.socket] = Link(route)
+            link = self._links[route.socket] = Link(route, lambda route: self.on_silent(route))
         return link

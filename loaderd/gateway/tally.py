@@ -9,6 +9,7 @@ from typing import Any
 
 from loaderd import histogram
 from loaderd.gateway.routes import Route, Split
+from loaderd.protocol import Lost
 from loaderd.reporter import Comparison, Trace
 
 TRACES_PER_SECOND = 10
@@ -57,6 +58,7 @@ class Ledger:
     def __init__(self) -> None:
         self.shadow_dropped = 0
         self._tallies: dict[tuple[str, str, str], Tally] = {}
+        self._lost: dict[str, tuple[Answers, str]] = {}  # by model_id, with the last error
         self._traces: list[Trace] = []
         self._traces_left = float(TRACES_PER_SECOND)
         self._refilled_at = time.monotonic()
@@ -72,6 +74,12 @@ class Ledger:
         """A copy was not sent, because too many were under way."""
         self.of(split).dropped += 1
         self.shadow_dropped += 1
+
+    def lost(self, model_id: str, seconds: float, error: str) -> None:
+        """A request ended in an error of the connection to its model's process, after so long."""
+        answers = self._lost.get(model_id, (Answers(), ""))[0]
+        answers.add(seconds, 503)
+        self._lost[model_id] = answers, error
 
     def picks(self, sampling_rate: float) -> bool:
         """Whether this prediction is to be traced: a random share of them, at most some a second."""
@@ -106,15 +114,29 @@ class Ledger:
 
     def take(self) -> dict[str, Any] | None:
         """The message for the supervisor, which empties the ledger; None when there is nothing to tell."""
-        if not self._tallies and not self._traces:
+        if not self._tallies and not self._traces and not self._lost:
             return None
         tallies, self._tallies = self._tallies, {}
         traces, self._traces = self._traces, []
+        lost, self._lost = self._lost, {}
         now = time.time()
         return {
             "event": "seen",
             "comparisons": [asdict(_comparison(*key, now, tally)) for key, tally in tallies.items()],
             "traces": [asdict(trace) for trace in traces],
+            "lost": [
+                asdict(
+                    Lost(
+                        model_id=model_id,
+                        at=now,
+                        requests=answers.requests,
+                        latency_seconds=answers.latency_seconds,
+                        histogram=answers.histogram,
+                        error=error,
+                    )
+                )
+                for model_id, (answers, error) in lost.items()
+            ],
         }
 
 

@@ -17,6 +17,7 @@ from loaderd.scheduler.room import (
     eviction,
     helps,
     less,
+    parts_of,
     room_for,
 )
 from loaderd.scheduler.snapshot import Claim, Snapshot, Wish
@@ -104,14 +105,16 @@ def _plan(
     evictable: Sequence[Claim] = (),
 ) -> Plan:
     others, room = counted(snapshot, wish), room_for(snapshot, wish)
+    taken = parts_of(others)
     return Plan(
         decision=decision,
         model_id=wish.model_id,
         needed_bytes=wish.bytes,
         needed_gpu_bytes=wish.gpu_bytes,
         measured=wish.measured,
-        used_bytes=sum(claim.bytes for claim in others if claim.state != ModelState.LOADING),
-        reserved_bytes=sum(claim.bytes for claim in others if claim.state == ModelState.LOADING),
+        used_bytes=taken.used_bytes,
+        reserved_bytes=taken.reserved_bytes,
+        headroom_bytes=taken.headroom_bytes,
         free_bytes=room.free_bytes,
         budget_bytes=snapshot.budget_bytes,
         gpu_used_bytes=sum(claim.gpu_bytes for claim in others),

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from loaderd.scheduler.plan import Victim
-from loaderd.scheduler.protection import for_now
-from loaderd.scheduler.regret import regret_seconds
+from loaderd.scheduler.protection import for_now, is_young
+from loaderd.scheduler.regret import regret_seconds, usage
 from loaderd.scheduler.snapshot import Claim, Snapshot
-from loaderd.scheduler.wording import duration, percent
+from loaderd.scheduler.wording import duration, listed, percent
 from loaderd.states import ModelState
 
 LOW_USAGE_IDLE_SECONDS = 10 * 60.0
@@ -50,9 +50,37 @@ def superfluous(
     for claim in sorted(little, key=regret_seconds):
         if pressure.eased_by(claim):
             pressure.without(claim)
-            used = percent(claim.usage_share)
-            chosen.append((claim, f"asked in {used} of the last hour's minutes, idle {duration(claim.idle_seconds)}"))
+            chosen.append((claim, f"{usage(claim)}, idle {duration(claim.idle_seconds)}"))
     return [Victim(claim.model_id, claim.frees_bytes, claim.frees_gpu_bytes, why) for claim, why in chosen]
+
+
+def why_nothing(snapshot: Snapshot, *, min_residency_seconds: float, low_usage_threshold: float) -> str:
+    """The sentence for a person who asked when nothing is superfluous: what keeps each loaded model."""
+    kept: dict[str, list[str]] = {}
+    for claim in snapshot.claims:
+        if claim.state == ModelState.LOADED:
+            why = _why_it_stays(claim, min_residency_seconds, low_usage_threshold)
+            kept.setdefault(why, []).append(claim.model_id)
+    if not kept:
+        return "Nothing is superfluous: no model is loaded."
+    told = "; ".join(f"{listed(names)} ({why})" for why, names in kept.items())
+    return f"Nothing is superfluous; kept are {told}."
+
+
+def _why_it_stays(claim: Claim, min_residency_seconds: float, low_usage_threshold: float) -> str:
+    if claim.pinned:
+        return "pinned"
+    if claim.in_flight > 0:
+        return "requests in flight"
+    if is_young(claim, min_residency_seconds):
+        return f"loaded less than {duration(min_residency_seconds)} ago"
+    if claim.protected:
+        return claim.protected
+    if claim.idle_seconds < LOW_USAGE_IDLE_SECONDS:
+        return f"asked or loaded within the last {duration(LOW_USAGE_IDLE_SECONDS)}"
+    if claim.usage_share >= low_usage_threshold:
+        return f"asked in {percent(low_usage_threshold)} of the minutes or more"
+    return "nothing would come back"
 
 
 class _Pressure:

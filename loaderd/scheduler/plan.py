@@ -39,8 +39,10 @@ class Kept:
 class Plan:
     """What would happen, with its sum; `to_message()` is what API, admin, commands and errors carry.
 
-    used_bytes: held by models that are loaded or being unloaded; reserved_bytes: promised to loads under way. The
-    wish's own model and the one that it replaces count as gone in both. gpu_used_bytes holds both for the GPU.
+    used_bytes: held by models now, as measured; reserved_bytes: promised to loads under way beyond what they hold;
+    headroom_bytes: kept for loaded models that held so much more before, and may again. The wish's own model and the
+    one that it replaces count as gone in all three; with free_bytes they add up to the budget, where that is what
+    bounds. gpu_used_bytes holds all three for the GPU.
     free_bytes, gpu_free_bytes: what is left of the budget, or of the machine where that is less; below zero when the
     models hold more than they may. wait_seconds: for WAITS, when to look again at the latest; None: when something
     changes. sentence: for people: "Loading X needs 210 MiB (measured); evicts A and B (312 MiB)."
@@ -53,6 +55,7 @@ class Plan:
     measured: bool
     used_bytes: int
     reserved_bytes: int
+    headroom_bytes: int
     free_bytes: int | None
     budget_bytes: int | None
     gpu_used_bytes: int

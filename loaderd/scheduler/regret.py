@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from loaderd.scheduler.snapshot import Claim
-from loaderd.scheduler.wording import MIB, duration, percent
+from loaderd.scheduler.wording import MIB, duration, minutes, percent
 
 SOON_MINUTES = 10
+HOUR_MINUTES = 60
 IDLE_HALVES_SECONDS = 30 * 60.0
 PRIORITY_DOUBLES = 10
 NEUTRAL_PRIORITY = 50
@@ -41,4 +42,12 @@ def regret_seconds(claim: Claim) -> float:
 
 def why_it(claim: Claim) -> str:
     """The same for people: "idle 3 h, asked in 2 % of the last hour's minutes"."""
-    return f"idle {duration(claim.idle_seconds)}, asked in {percent(claim.usage_share)} of the last hour's minutes"
+    return f"idle {duration(claim.idle_seconds)}, {usage(claim)}"
+
+
+def usage(claim: Claim) -> str:
+    """ "asked in 2 % of the last hour's minutes", "asked in 1 of the 3 minutes since loaderd first loaded it"."""
+    watched = claim.watched_minutes
+    if watched >= HOUR_MINUTES:
+        return f"asked in {percent(claim.usage_share)} of the last hour's minutes"
+    return f"asked in {round(claim.usage_share * watched)} of the {minutes(watched)} since loaderd first loaded it"

@@ -8,7 +8,7 @@ its `bytes` back to the budget, and to the machine only what it really holds, `f
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from loaderd.scheduler.snapshot import Claim, Snapshot, Wish
@@ -51,6 +51,21 @@ class Room:
 
 def _least(*values: int | None) -> int | None:
     return min((value for value in values if value is not None), default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What claims count for under the budget, by why: see `loaderd.scheduler.plan.Plan`."""
+
+    used_bytes: int
+    reserved_bytes: int
+    headroom_bytes: int
+
+
+def parts_of(claims: Sequence[Claim]) -> Parts:
+    used = sum(claim.frees_bytes for claim in claims)
+    reserved = sum(_promised(claim) for claim in claims)
+    return Parts(used, reserved, sum(claim.bytes for claim in claims) - used - reserved)
 
 
 def counted(snapshot: Snapshot, wish: Wish) -> list[Claim]:

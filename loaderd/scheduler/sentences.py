@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from loaderd.scheduler.plan import Decision
-from loaderd.scheduler.room import Room, room_for
+from loaderd.scheduler.room import Parts, Room, counted, parts_of, room_for
 from loaderd.scheduler.snapshot import Claim, Snapshot, Wish
-from loaderd.scheduler.wording import listed, size
+from loaderd.scheduler.wording import MIB, listed, size
 
 ADVICE = {
-    "budget": "unload a model or raise MAX_MEMORY_USAGE_MB and MAX_MEMORY_USAGE_PERCENT",
+    "budget": "unload a model or raise {settings}",
     "machine": "unload a model or end other programs of this machine",
-    "gpu_budget": "unload a model that uses the GPU or raise GPU_MEMORY_LIMIT_MB and GPU_MEMORY_LIMIT_PERCENT",
+    "gpu_budget": "unload a model that uses the GPU or raise {settings}",
     "gpu": "unload a model that uses the GPU or end other programs that use it",
 }
-"""By the limit (the field of `Room`) that stands in the way."""
+"""By the limit (the field of `Room`) that stands in the way. settings: those of the budget that are too small."""
 
 
 def of(
@@ -42,13 +42,14 @@ def of(
     too_large = _larger_than_a_limit(snapshot, wish)
     if too_large:
         limit, field = too_large
-        return f"{need}, more than the {limit} that all models together may hold; {_raise(field)}."
+        advice = _advice(field, snapshot, wish, ()).partition(" or ")[2]
+        return f"{need}, more than the {limit} that all models together may hold; {advice}."
     held = [f"{claim.model_id} ({size(claim.frees_bytes)}): {reason}" for claim, reason in kept]
     parts = [
         f"{sum_}{gap}",
         f"evicting {_named(evictable)} would give {_gives(evictable)}" if evictable else "nothing can be evicted",
         *([f"kept are {listed(held)}"] if held else []),
-        ADVICE[_field_in_the_way(room, wish)],
+        _advice(_field_in_the_way(room, wish), snapshot, wish, counted(snapshot, wish)),
     ]
     return "; ".join(parts) + "."
 
@@ -61,19 +62,33 @@ def _needed(wish: Wish) -> str:
 
 def _free(snapshot: Snapshot, room: Room, wish: Wish) -> str:
     """ "390 MiB of 600 MiB are free", or by how much the models hold more than they may."""
-    parts = [_free_of(room.budget, room.machine, snapshot.budget_bytes, "", "the machine")]
+    taken = parts_of(counted(snapshot, wish))
+    parts = [_free_of(room.budget, room.machine, snapshot.budget_bytes, "", "the machine", taken)]
     if wish.gpu_bytes > 0:
         parts.append(_free_of(room.gpu_budget, room.gpu, snapshot.gpu_budget_bytes, " of GPU memory", "the GPU"))
     return ", and ".join(part for part in parts if part) or "there is no limit"
 
 
-def _free_of(budget_left: int | None, machine_left: int | None, budget: int | None, of_what: str, machine: str) -> str:
+def _free_of(
+    budget_left: int | None,
+    machine_left: int | None,
+    budget: int | None,
+    of_what: str,
+    machine: str,
+    taken: Parts | None = None,
+) -> str:
     if machine_left is not None and (budget_left is None or machine_left < budget_left):
         if machine_left < 0:
             return f"{machine} lacks {size(-machine_left)} for the loads that are under way already"
         return f"{machine} has {size(machine_left)} left"
     if budget_left is None or budget is None:
         return ""
+    if taken is not None and taken.headroom_bytes >= MIB:
+        kept = f"{size(taken.headroom_bytes)} are kept for loaded models that held so much more before"
+        if budget_left >= 0:
+            return f"{size(budget_left)} of {size(budget)} are free and {kept}"
+        if budget_left + taken.headroom_bytes >= 0:
+            return f"nothing of {size(budget)} is free: {kept}"
     if budget_left < 0:
         return f"the models hold {size(-budget_left)}{of_what} more than the {size(budget)} that they may"
     return f"{size(budget_left)} of {size(budget)}{of_what} are free"
@@ -97,8 +112,14 @@ def _larger_than_a_limit(snapshot: Snapshot, wish: Wish) -> tuple[str, str] | No
     return None
 
 
-def _raise(field: str) -> str:
-    return ADVICE[field].partition(" or ")[2]
+def _advice(field: str, snapshot: Snapshot, wish: Wish, beside: Sequence[Claim]) -> str:
+    """What a person can do so that the wish fits beside these."""
+    if field == "gpu_budget":
+        settings, needed = snapshot.gpu_budget_settings, wish.gpu_bytes + sum(claim.gpu_bytes for claim in beside)
+    else:
+        settings, needed = snapshot.budget_settings, wish.bytes + sum(claim.bytes for claim in beside)
+    too_small = [name for name, limit_bytes in settings.items() if limit_bytes < needed]
+    return ADVICE[field].format(settings=listed(too_small) or "the budget")
 
 
 def _field_in_the_way(room: Room, wish: Wish) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from loaderd.states import ModelState
 
@@ -16,7 +16,8 @@ class Claim:
     expected peak, for a loaded model the more of what it holds now and its highest before, for one that is being
     unloaded what it still holds. frees_bytes, frees_gpu_bytes: what its end gives back for sure (measured now); of a
     load under way, what it has taken so far. A loaded model that gives nothing back is never evicted.
-    usage_share: share of the last hour's minutes in which it was asked, 0.0 to 1.0. reload_seconds: how long its
+    usage_share: share of the last watched_minutes in which it was asked, 0.0 to 1.0; they are 60, or those since
+    loaderd first loaded it. reload_seconds: how long its
     last load took. protected: why it must not be evicted now ("" when it may), beside the rules of
     `loaderd.scheduler.protection`; it ends some time, so loads wait for it.
     """
@@ -33,6 +34,7 @@ class Claim:
     idle_seconds: float = 0.0
     resident_seconds: float = 0.0
     usage_share: float = 0.0
+    watched_minutes: int = 60
     reload_seconds: float = 0.0
     protected: str = ""
 
@@ -43,6 +45,8 @@ class Snapshot:
 
     budget_bytes: what all models together may hold. available_bytes: what the machine (or cgroup) has left for
     anybody, the claims' present holdings already taken off. gpu_free_bytes: likewise on the GPU, by NVML.
+    budget_settings, gpu_budget_settings: what a person can raise, by name: the limit in bytes that each one states, of
+    which the smallest is the budget.
     """
 
     claims: Sequence[Claim]
@@ -50,6 +54,8 @@ class Snapshot:
     gpu_budget_bytes: int | None = None
     available_bytes: int | None = None
     gpu_free_bytes: int | None = None
+    budget_settings: Mapping[str, int] = field(default_factory=dict)
+    gpu_budget_settings: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

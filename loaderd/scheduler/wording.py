@@ -44,5 +44,9 @@ def percent(share: float) -> str:
     return f"{share * 100:.0f} %" if share == 0 or share >= 0.005 else "under 1 %"
 
 
+def minutes(count: int) -> str:
+    return "1 minute" if count == 1 else f"{count} minutes"
+
+
 def requests(count: int) -> str:
     return "1 request" if count == 1 else f"{count} requests"

@@ -78,17 +78,25 @@ class Budget:
 
     def limit_bytes(self) -> int:
         """What all models together may hold: the smaller of the rules' two limits."""
+        return min(self._settings().values())
+
+    def _settings(self) -> dict[str, int]:
+        """What bounds all models together, by the name of the setting."""
         rules, total = self._house.rules, int(resources.machine_memory()["total_bytes"])
-        share = int(total * rules.max_memory_percent / 100)
-        return share if rules.max_memory_bytes is None else min(rules.max_memory_bytes, share)
+        share = {"MAX_MEMORY_USAGE_PERCENT": int(total * rules.max_memory_percent / 100)}
+        return share if rules.max_memory_bytes is None else {"MAX_MEMORY_USAGE_MB": rules.max_memory_bytes, **share}
 
     def gpu_limit_bytes(self) -> int | None:
         """Likewise on the GPU; None without one."""
+        return min(self._gpu_settings().values(), default=None)
+
+    def _gpu_settings(self) -> dict[str, int]:
         rules, total = self._house.rules, self._gpu.total_bytes
         if total is None:
-            return None
-        share = int(total * rules.max_gpu_memory_percent / 100)
-        return share if rules.max_gpu_memory_bytes is None else min(rules.max_gpu_memory_bytes, share)
+            return {}
+        share = {"GPU_MEMORY_LIMIT_PERCENT": int(total * rules.max_gpu_memory_percent / 100)}
+        limit = rules.max_gpu_memory_bytes
+        return share if limit is None else {"GPU_MEMORY_LIMIT_MB": limit, **share}
 
     async def look(self, max_age_seconds: float) -> None:
         """Measures anew what is older; what is decided right after it is decided on this."""
@@ -118,6 +126,8 @@ class Budget:
             gpu_budget_bytes=self.gpu_limit_bytes(),
             available_bytes=int(resources.machine_memory()["available_bytes"]),
             gpu_free_bytes=self._gpu.free_bytes,
+            budget_settings=self._settings(),
+            gpu_budget_settings=self._gpu_settings(),
         )
 
     def _claim(self, model: ManagedModel, measured_only: bool) -> Claim | None:
@@ -144,6 +154,7 @@ class Budget:
                 idle_seconds=min(telemetry.idle_seconds(model_id), model.resident_seconds),
                 resident_seconds=model.resident_seconds,
                 usage_share=telemetry.usage_share(model_id),
+                watched_minutes=telemetry.watched_minutes(model_id),
                 reload_seconds=model.load_seconds,
                 protected=self._house.protection_of(model_id),
             )
@@ -238,14 +249,17 @@ class Budget:
         """What a load would do."""
         await self.prepare(spec)
         await self.look(0.0)
-        plan = self.decide(self.wish(spec))
+        wish = self.wish(spec)
         if self._house.model(spec.model_id).state is ModelState.LOADED:
+            # A wish for nothing: what the model holds is counted with the others.
             sentence = f"{spec.model_id} is loaded; nothing would change."
-            return replace(plan, decision=Decision.FITS, victims=(), wait_seconds=None, sentence=sentence)
-        return plan
+            plan = self.decide(Wish("", 0, measured=wish.measured))
+            return replace(plan, model_id=spec.model_id, sentence=sentence)
+        return self.decide(wish)
 
     async def plan_activation(self, spec: ModelSpec, live: str | None) -> dict[str, Any]:
-        """What an activation would do: the load's plan, with what it replaces and whether that has to go first."""
+        """What an activation would do: the load's plan, with what it replaces and whether that has to go first. Then it
+        is refused, as the activation itself is unless a gap is allowed."""
         if live is None or live == spec.model_id or self._house.model(live).state is not ModelState.LOADED:
             return {**(await self.plan_load(spec)).to_message(), "replaces": live, "needs_gap": False}
         if self._house.model(spec.model_id).state is ModelState.LOADED:
@@ -256,8 +270,13 @@ class Budget:
         if beside.decision is not Decision.REFUSED:
             return {**beside.to_message(), "replaces": live, "needs_gap": False}
         instead = self.decide(self.wish(spec, replaces=live))
-        needs_gap = instead.decision is not Decision.REFUSED
-        return {**(instead if needs_gap else beside).to_message(), "replaces": live, "needs_gap": needs_gap}
+        told = {**beside.to_message(), "replaces": live, "needs_gap": instead.decision is not Decision.REFUSED}
+        if told["needs_gap"]:
+            told["sentence"] += (
+                f" With a gap it can be done: {live} is unloaded first, and nothing answers for {spec.lineage} until "
+                f"{spec.model_id} is loaded."
+            )
+        return told
 
     async def plan_unload(self, model_id: str) -> dict[str, Any]:
         """What an unload would give back."""

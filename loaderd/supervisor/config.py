@@ -23,6 +23,7 @@ class DaemonConfig:
     heartbeat_seconds: float = 1.0
     usage_interval_seconds: float = 1.0
     memory_interval_seconds: float = 5.0
+    door_interval_seconds: float = 5.0  # how often each model's data socket is knocked at
     idle_interval_seconds: float = 2.0  # how often models that are kept alive for a time are looked at
     sample_interval_seconds: float = 10.0  # what one sample of the telemetry covers
     restart_pause_seconds: float = 0.5  # before the second restart in a row; each further pause is twice as long

@@ -27,8 +27,8 @@ from loaderd.errors import (
     from_message,
 )
 from loaderd.lifeline import become_subreaper
-from loaderd.protocol import ModelSpec
-from loaderd.reporter import AliasMoved, Heartbeat, OperationEnded, OperationProgress, Report, Reporter
+from loaderd.protocol import Lost, ModelSpec
+from loaderd.reporter import AliasMoved, Heartbeat, OperationEnded, OperationProgress, Report, Reporter, Usage
 from loaderd.resources import Gpus, ProcessMemory, host_facts, load_peak_of, machine_memory, memory_of
 from loaderd.rules import Rules
 from loaderd.scheduler import Decision
@@ -82,7 +82,14 @@ class Daemon:
         self._reporter = reporter
         self._zygotes = Zygotes()
         self._fork_refused: set[str] = set()  # frameworks whose zygote refused the last fork
-        self._gateway = GatewayLink(config, self._table, self._answer_gateway, self.report)
+        self._gateway = GatewayLink(
+            config,
+            self._table,
+            self._answer_gateway,
+            self.report,
+            on_silent=self._on_silent,
+            on_lost=self._on_lost,
+        )
         self.health = Health(self.report, lambda: self.rules, self._end_hung)
         self.telemetry = Telemetry(self.report, config.sample_interval_seconds)
         self.lineages = Lineages(self)
@@ -131,6 +138,7 @@ class Daemon:
                 asyncio.create_task(self._every(config.heartbeat_seconds, self._look_at_gpus)),
                 asyncio.create_task(self._every(config.usage_interval_seconds, self._count_all)),
                 asyncio.create_task(self._every(config.memory_interval_seconds, self._observe_memory)),
+                asyncio.create_task(self._every(config.door_interval_seconds, self._knock_at_all)),
                 asyncio.create_task(self._every(config.idle_interval_seconds, self._give_back)),
                 asyncio.create_task(self._every(RETRY_REFUSED_SECONDS, self._retry_refused)),
             ]
@@ -280,6 +288,8 @@ class Daemon:
         self, spec: ModelSpec, tell: Callable[[str], None], *, protected: frozenset[str], forked: bool
     ) -> AsyncIterator[None]:
         await self.budget.prepare(spec, forked=forked)
+        if forked:
+            await self._await_import(spec.framework, tell)
         is_demanded = spec.model_id in self._demands
         async with self._admission.admitted(
             spec.model_id,
@@ -289,6 +299,18 @@ class Daemon:
             has_place=self.model(spec.model_id).recovering or spec.model_id in self.budget.kept,
         ):
             yield
+
+    async def _await_import(self, framework: str, tell: Callable[[str], None]) -> None:
+        """Returns when a process can be forked at once: a load that waits for an import takes no turn and no memory
+        from those that can begin. Raises ForkRefused."""
+        if self._zygotes.is_ready(framework):
+            return
+        tell(f"waits for its turn: {framework} is being imported")
+        try:
+            await self._zygotes.ready(framework)
+        except ForkRefused:
+            self._fork_refused.add(framework)
+            raise
 
     async def start_process(self, spec: ModelSpec, on_phase: OnPhase, *, forked: bool) -> ModelProcess:
         if not forked:
@@ -654,6 +676,39 @@ class Daemon:
         for model in self.models():
             if model.state is ModelState.LOADED:
                 self._ask("count", model.model_id, self.count)
+
+    async def _knock_at_all(self) -> None:
+        for model in self.models():
+            if model.state is ModelState.LOADED:
+                self._ask("door", model.model_id, self._knock)
+
+    async def _knock(self, model: ManagedModel) -> None:
+        process = model.process
+        answers = await model.door_answers()
+        if model.process is process:
+            self.health.knocked(model.model_id, answers)
+
+    def _on_silent(self, model_id: str, data_socket: str) -> None:
+        """A client did not get through to a model's process: is that so?"""
+        process = self.model(model_id).process
+        if process is not None and str(process.data_socket) == data_socket:
+            self._ask("door", model_id, self._knock)
+
+    def _on_lost(self, lost: Lost) -> None:
+        """Requests that ended in an error, and that no process could count."""
+        self.report(
+            Usage(
+                model_id=lost.model_id,
+                requests=lost.requests,
+                items=0,
+                errors=lost.requests,
+                latency_seconds=lost.latency_seconds,
+                last_at=lost.at,
+                last_error=lost.error,
+            )
+        )
+        self.telemetry.lost(lost)
+        self.health.lost(lost.model_id, lost.requests)
 
     async def _observe_memory(self) -> None:
         await self.budget.look(0.0)

@@ -15,6 +15,7 @@ from typing import Any
 
 from loaderd import protocol
 from loaderd.errors import LoaderdError
+from loaderd.protocol import Lost
 from loaderd.reporter import Access, Comparison, Report, Trace
 from loaderd.supervisor.children import Child, Exit, spawn
 from loaderd.supervisor.config import DaemonConfig
@@ -41,14 +42,27 @@ class GatewayLink:
     """Keeps a gateway running: started again when it dies, while the models stay loaded.
 
     report: called with what the gateway saw of lineages' two versions (Comparison) and of single requests (Trace).
+    on_silent(model_id, data_socket): a model's process took no connection, or lost one with requests in it. on_lost:
+    called with the requests that ended so.
     """
 
-    def __init__(self, config: DaemonConfig, table: Table, answer: Answer, report: Callable[[Report], None]) -> None:
+    def __init__(
+        self,
+        config: DaemonConfig,
+        table: Table,
+        answer: Answer,
+        report: Callable[[Report], None],
+        *,
+        on_silent: Callable[[str, str], None],
+        on_lost: Callable[[Lost], None],
+    ) -> None:
         self._listening: dict[str, Any] | None = None
         self._config = config
         self._table = table
         self._answer = answer
         self._report = report
+        self._on_silent = on_silent
+        self._on_lost = on_lost
         self._access: Mapping[str, Access] = {}
         self._writer: asyncio.StreamWriter | None = None
         self._child: Child | None = None
@@ -162,6 +176,10 @@ class GatewayLink:
                 self._report(Comparison(**comparison))
             for trace in message["traces"]:
                 self._report(Trace(**trace))
+            for lost in message["lost"]:
+                self._on_lost(Lost(**lost))
+        elif message.get("event") == "silent":
+            self._on_silent(message["model_id"], message["socket"])
 
     async def _reply(self, message: dict[str, Any]) -> None:
         try:

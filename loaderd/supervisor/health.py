@@ -51,6 +51,8 @@ class _Watch:
 
     heard_at: float
     heard_unix: float
+    door_silent_since: float | None = None  # no connection to its data socket is answered
+    lost: int = 0  # requests that its connections lost: no process counted them
     marks: deque[_Mark] = field(default_factory=deque)
     newest: _Mark | None = None
     busy_seconds: float = 0.0
@@ -65,6 +67,10 @@ class _Watch:
     raised: set[str] = field(default_factory=set)  # of the rates that are too high at the moment
     reported_at: float = float("-inf")
     ended: bool = False  # it hung, and was given up
+
+    def door_silence(self, now: float) -> float:
+        """Seconds since a knock at its data socket went unanswered for the first time in a row; 0.0 when it answers."""
+        return 0.0 if self.door_silent_since is None else now - self.door_silent_since
 
 
 class Health:
@@ -134,12 +140,34 @@ class Health:
         now = self._clock()
         watch.heard_at, watch.heard_unix = now, self._wall()
         watch.busy_seconds = float(counters.get("busy_seconds", 0.0))
-        mark = _Mark(now, counters["requests"], counters["errors"], tuple(counters.get("histogram", ())))
+        mark = _Mark(
+            now, counters["requests"] + watch.lost, counters["errors"] + watch.lost, tuple(counters.get("histogram", ()))
+        )
         watch.newest = mark
         if not watch.marks or now - watch.marks[-1].at >= WINDOW_STEP_SECONDS:
             watch.marks.append(mark)
         while len(watch.marks) > 1 and watch.marks[1].at <= now - WINDOW_SECONDS:
             watch.marks.popleft()
+
+    def lost(self, model_id: str, requests: int) -> None:
+        """So many requests ended in an error of the connection to its process."""
+        watch = self._watches.get(model_id)
+        if watch is not None:
+            watch.lost += requests
+
+    def knocked(self, model_id: str, answers: bool | None) -> None:
+        """Whether its data socket answered. answers: False when it refuses clients though the process lives, which
+        nothing but another process mends; None when no answer came in time."""
+        watch = self._watches.get(model_id)
+        if watch is None or watch.ended:
+            return
+        if answers is None:
+            watch.door_silent_since = watch.door_silent_since or self._clock()
+        elif answers:
+            watch.door_silent_since = None
+        else:
+            watch.ended = True
+            self._end_hung(model_id, "its door does not answer: its data socket takes no connection")
 
     def due(self) -> list[str]:
         """Models whose canary is due now; each is named once until `checked` tells of it."""
@@ -232,6 +260,7 @@ class Health:
             # The daemon itself stood still (stopped, or starved of the processor): nobody could be heard.
             for watch in self._watches.values():
                 watch.heard_at += silence
+                watch.door_silent_since = None
         for model_id, watch in list(self._watches.items()):
             if not watch.ended:
                 self._judge(model_id, watch)
@@ -291,6 +320,8 @@ class Health:
         silence = now - watch.heard_at
         if silence >= rules.hang_seconds / 2:
             unhealthy.append(f"no sign of life for {silence:.0f} s")
+        elif (unanswered := watch.door_silence(now)) >= rules.hang_seconds / 2:
+            unhealthy.append(f"its door has not answered for {unanswered:.0f} s")
         if watch.canary_ok is False:
             unhealthy.append(watch.canary_reason or "its canary failed")
         elif watch.canary_seconds is not None and watch.canary_seconds > rules.slow_seconds:
@@ -351,6 +382,8 @@ class Health:
             why = f"its process gave no sign of life for {silence:.0f} s (the limit is {limit:g} s)"
         elif watch.busy_seconds > limit:
             why = f"one model call ran for {watch.busy_seconds:.0f} s (the limit is {limit:g} s)"
+        elif (unanswered := watch.door_silence(self._clock())) > limit:
+            why = f"its door does not answer, for {unanswered:.0f} s (the limit is {limit:g} s)"
         if why:
             watch.ended = True  # once: the process takes a moment to die
             self._end_hung(model_id, why)

@@ -177,10 +177,14 @@ class _Activation:
         if self._previous == self._spec.model_id:
             await self._load()
             return self._result(previous=None)
-        found_loaded = self._new.state in (ModelState.LOADED, ModelState.LOADING)
+        found = self._new.state
+        found_loaded = found in (ModelState.LOADED, ModelState.LOADING)
         try:
             await self._load_beside_or_instead(allow_gap)
         except LoaderdError as error:
+            if found is ModelState.UNLOADED and self._new.state is ModelState.ERROR:
+                # As it was found: nobody wishes it loaded, so it is no model that fails to be. Its error is kept.
+                await _finished(self._take_back(f"its activation failed: {error.message}"))
             raise self._told(error, f"{self._previous} stays live." if self._previous_answers else "") from error
         try:
             await self._move()
@@ -303,10 +307,10 @@ class _Activation:
                 previous=self._previous,
             )
 
-    async def _take_back(self) -> None:
+    async def _take_back(self, reason: str = "could not take over") -> None:
         """Unloads what was loaded for this activation only."""
         try:
-            await self._unload(self._spec.model_id, "could not take over", ends_wish=False, cause="")
+            await self._unload(self._spec.model_id, reason, ends_wish=False, cause="")
         except LoaderdError as error:
             log.error("%s could not be unloaded after its activation failed: %s", self._spec.model_id, error)
 

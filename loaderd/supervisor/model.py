@@ -18,6 +18,7 @@ from loaderd.resources import ProcessMemory
 from loaderd.rules import Rules
 from loaderd.states import TRANSITIONS, LoadPhase, ModelState
 from loaderd.supervisor.config import DaemonConfig
+from loaderd.supervisor.knocking import knock
 from loaderd.supervisor.model_process import ModelProcess, OnPhase
 from loaderd.supervisor.recovery import Restart, Restarts
 from loaderd.supervisor.zygotes import ForkRefused
@@ -33,8 +34,9 @@ _ROUTED = ("inputs", "outputs", "labels")  # what the door tells of a signature
 class House(Protocol):
     """What a model needs of the daemon around it.
 
-    admitted: waits for the model's turn and its memory, and holds both for the length of the block; `tell` is called
-    with what it waits for. Raises InsufficientMemory. start_process: raises ForkRefused when its framework's zygote
+    admitted: waits for the model's framework to be imported (with forked=True), then for its turn and its memory, and
+    holds both for the length of the block; `tell` is called with what it waits for. Raises InsufficientMemory, and
+    ForkRefused when there is no zygote to fork from. start_process: raises ForkRefused when its framework's zygote
     cannot make it; not with forked=False, which takes more memory. loaded, left, died, gave_up, refused: what health
     and telemetry follow.
     """
@@ -180,11 +182,12 @@ class ManagedModel:
             return {"model_id": self.model_id, "status": "unloaded", "freed_bytes": freed}
 
     async def _take_down(self, process: ModelProcess, drain_seconds: float) -> int | None:
-        """Ends a process that finishes what it has; how many bytes came back with it."""
+        """Ends a process that finishes what it has; how many bytes came back with it: what it held before, because
+        what its own clean-up takes at the end was free a moment ago."""
+        memory = await self._house.memory_of(process.child.pid)
         await self._house.publish_routes()
         await self._drain(process, drain_seconds)
         self.report_usage()
-        memory = await self._house.memory_of(process.child.pid)
         await process.end()
         freed = memory.private_bytes if memory else self.runtime.private_bytes
         self._forget()
@@ -259,6 +262,17 @@ class ManagedModel:
         except (TimeoutError, LoaderdError):
             return False
         return True
+
+    async def door_answers(self) -> bool | None:
+        """Whether clients get through to the loaded process: False when its data socket refuses them though it lives
+        and answers over its channel; None when no answer came in time."""
+        process = self.process
+        if process is None or self.state is not ModelState.LOADED:
+            return None
+        answers = await knock(process.data_socket, SAMPLE_SECONDS)
+        if answers is False:  # so does one that is dying, and its channel is silent then
+            answers = await knock(process.data_socket, SAMPLE_SECONDS) if await self._sample(process) else None
+        return answers
 
     def report_usage(self) -> None:
         """Reports the difference between the counters in hand and those last reported."""

@@ -17,6 +17,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from loaderd import histogram
+from loaderd.protocol import Lost
 from loaderd.reporter import Report, Sample
 from loaderd.states import ModelState
 
@@ -141,6 +142,18 @@ class Telemetry:
         if minute not in track.minutes:
             track.minutes = {used for used in track.minutes if used > minute - USAGE_MINUTES} | {minute}
 
+    def lost(self, lost: Lost) -> None:
+        """Requests that ended in an error before its process could count them."""
+        now = self._clock()
+        track = self._tracks.get(lost.model_id)
+        if track is None:
+            track = self._tracks[lost.model_id] = _Track(first_seen_at=now, active_at=now, is_loaded=False)
+        added = _Sums(histogram=list(lost.histogram))
+        added.counts.update(requests=lost.requests, errors=lost.requests, latency_seconds=lost.latency_seconds)
+        track.interval.add(added)
+        track.total.add(added)
+        self._note_use(track, now)
+
     def host(
         self,
         used_bytes: int,
@@ -208,7 +221,14 @@ class Telemetry:
             return 0.0
         minute = int(self._clock() // 60)
         used = sum(1 for each in track.minutes if each > minute - USAGE_MINUTES)
-        return used / min(USAGE_MINUTES, minute - int(track.first_seen_at // 60) + 1)
+        return used / self.watched_minutes(model_id)
+
+    def watched_minutes(self, model_id: str) -> int:
+        """The minutes that `usage_share` is a share of."""
+        track = self._tracks.get(model_id)
+        if track is None:
+            return 1
+        return min(USAGE_MINUTES, int(self._clock() // 60) - int(track.first_seen_at // 60) + 1)
 
     def idle_seconds(self, model_id: str) -> float:
         """Since its last request or load, whichever was later; 0.0 of a model that was never seen."""

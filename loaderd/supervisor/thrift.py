@@ -34,7 +34,12 @@ class Thrift:
             models = "1 model" if len(victims) == 1 else f"{len(victims)} models"
             sentence = f"Unloading {models} gives back {frees / 2**20:.0f} MiB."
         else:
-            sentence = "Nothing is superfluous: every loaded model is in use, pinned, or was loaded moments ago."
+            rules = self._house.rules
+            sentence = scheduler.why_nothing(
+                self._budget.snapshot(),
+                min_residency_seconds=rules.min_residency_seconds,
+                low_usage_threshold=rules.low_usage_threshold,
+            )
         return {
             "decision": "frees",
             "victims": [

@@ -144,6 +144,16 @@ class Zygotes:
         finally:
             self.births -= 1
 
+    def is_ready(self, framework: str) -> bool:
+        """Whether a fork would not have to wait for the framework's import."""
+        zygote = self._zygotes.get(framework)
+        return zygote is not None and zygote.child.is_alive and zygote.import_seconds is not None
+
+    async def ready(self, framework: str) -> None:
+        """Returns when the framework's zygote has imported it, starting it if need be. Raises ForkRefused: after
+        READY_SECONDS at the latest, and while it keeps dying."""
+        await asyncio.shield(self.ensure(framework).ready)
+
     def ensure(self, framework: str) -> Zygote:
         """The living zygote of a framework, started if need be. Raises ForkRefused while it keeps dying."""
         zygote = self._zygotes.get(framework)

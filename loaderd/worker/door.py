@@ -47,11 +47,15 @@ class Door:
         self._idle.set()
         self._deserted = asyncio.Event()  # set while there is no connection
         self._deserted.set()
+        self._server: asyncio.Server | None = None
 
     async def open(self, path: str) -> None:
         """Listens at `path`; connections succeed once this returns."""
         listener = wire.private_listener(path)
-        await asyncio.get_running_loop().create_unix_server(self._connection, sock=listener, backlog=256)
+        # Held: uvloop does not, and a server that nobody holds stops listening at the next full garbage collection.
+        self._server = await asyncio.get_running_loop().create_unix_server(
+            self._connection, sock=listener, backlog=wire.LISTEN_BACKLOG
+        )
 
     def counters(self) -> dict[str, Any]:
         return self._counters.to_message(self._in_flight, self._compute.queued, self._compute.busy_seconds)
@@ -99,6 +103,9 @@ class Door:
     def _on_message(self, connection: wire.Connection, message: wire.Message) -> None:
         if message.kind == wire.Kind.CANCEL:
             self._cancel(connection, message)
+            return
+        if message.kind == wire.Kind.PING:
+            connection.send(message.request_id, wire.Kind.ANSWER, b"")
             return
         try:
             queued = self._admit()

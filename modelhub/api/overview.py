@@ -30,8 +30,13 @@ _COLUMNS = (
 
 
 def wanted_or_present() -> list[ModelVersion]:
-    """The models that are not simply unloaded, or should not be; the rest say nothing about health."""
-    concerned = ModelVersion.objects.filter(~Q(status=Status.UNLOADED) | Q(desired_state=DesiredState.LOADED))
+    """The models that have a process, or should have one; the rest say nothing about health.
+
+    A version whose activation failed is in error and nobody wishes it loaded: the one before is live as it was.
+    """
+    concerned = ModelVersion.objects.filter(
+        ~Q(status__in=[Status.UNLOADED, Status.ERROR]) | Q(desired_state=DesiredState.LOADED)
+    )
     return list(concerned.only(*_COLUMNS))
 
 

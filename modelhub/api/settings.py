@@ -49,6 +49,7 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
         "OperationStatus": "modelhub.lifecycle.models.OperationStatus",
         "LineageChangeKind": "modelhub.lifecycle.models.LineageChange.Kind",
         "PlanDecision": "modelhub.api.serializers.plans.DECISIONS",
+        "SettingSource": "modelhub.api.serializers.policy.SETTING_SOURCES",
         "AlertState": "modelhub.api.serializers.alerts.ALERT_STATES",
     },
 }

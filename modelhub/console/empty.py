@@ -51,8 +51,7 @@ _WORDS: dict[str, tuple[str, str, str]] = {
     ),
     "telemetry.alert": (
         "Nothing needs your attention",
-        "Alerts open by themselves: slow loads, little memory, failed predictions, models that die. "
-        "Policy says from when on.",
+        "Alerts open by themselves, for slow loads, little memory, failures and dead models; Policy says from when on.",
         "notifications",
     ),
     "telemetry.trace": (
@@ -67,8 +66,7 @@ _WORDS: dict[str, tuple[str, str, str]] = {
     ),
     "lifecycle.operation": (
         "Nobody has asked for anything yet",
-        "Each load, unload, activation and rollback is an operation, with who asked, why, and how it ended. "
-        "Load a model to see the first.",
+        "Every load, unload, activation and rollback is kept here: who asked, why, how it ended. Load a model.",
         "play_circle",
     ),
     "lifecycle.statechange": (
@@ -83,7 +81,7 @@ _WORDS: dict[str, tuple[str, str, str]] = {
     ),
     "lifecycle.loaderstatus": (
         "loaderd was not heard yet",
-        "It says here how it is, once a second: start it with `manage.py up` or `manage.py loaderd`.",
+        "It says here how it is, once a second: start it with manage.py up or manage.py loaderd.",
         "memory",
     ),
     "admin.logentry": (
@@ -98,28 +96,24 @@ _WORDS: dict[str, tuple[str, str, str]] = {
     ),
     "accounts.apitoken": (
         "No token yet",
-        "Programs show a token to the API. Make one here, or with POST /api/auth/tokens; it is shown once.",
+        "Programs show a token to the API. Make one here or with manage.py create_token; it is shown once.",
         "key",
     ),
-    "auth.group": ("No group", "Groups give several people the same permissions; migrate makes the usual three.", "group"),
-    "django_q.schedule": ("No schedule", "migrate makes those that Modelhub needs: discovery, purging, alerts.", "schedule"),
-    "django_q.ormq": ("No task waits", "What schedules and users ask for waits here until a worker takes it.", "pending_actions"),
+    "auth.group": ("No group", "Groups give several people the same permissions.", "group"),
+    "django_q.schedule": ("No schedule", "manage.py migrate makes those that Modelhub needs.", "schedule"),
+    "django_q.ormq": ("No task waits", "What was asked for waits here until a worker takes it.", "pending_actions"),
     "django_q.success": ("No task has ended yet", "Tasks that succeeded are kept here for a while.", "task_alt"),
-    "django_q.failure": ("No task has failed", "A task that fails is kept here with the reason.", "task_alt"),
-}  # fmt: skip
+    "django_q.failure": ("No task has failed", "A task that fails is kept here with its reason.", "task_alt"),
+}
 
 
 def empty_of(request: HttpRequest, changelist: Any) -> Empty:
-    """What to say of `changelist`, which has no row to show; "no match" when a search or filter hides them."""
+    """What to say of changelist, which has no row to show; "no match" when a search or filter hides them."""
     if changelist.query or changelist.has_active_filters:
-        asked = f"“{changelist.query}”" if changelist.query else "these filters"
-        plural = changelist.opts.verbose_name_plural
-        return Empty(
-            "Nothing matches",
-            f"There may be {plural}, but none for {asked}{' and these filters' if changelist.query and changelist.has_active_filters else ''}.",
-            "search_off",
-            [Step("Show all", "?")],
-        )
+        asked = [f"“{changelist.query}”"] if changelist.query else []
+        asked += ["the filters that are set"] if changelist.has_active_filters else []
+        text = f"None of the {changelist.opts.verbose_name_plural} fits {' and '.join(asked)}."
+        return Empty("Nothing matches", text, "search_off", [Step("Show all", "?")])
     title, text, icon = _WORDS.get(
         changelist.opts.label_lower,
         (f"No {changelist.opts.verbose_name_plural} yet", "What is added appears here.", "inbox"),

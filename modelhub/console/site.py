@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,11 +68,15 @@ counts = Shared(_count)
 
 
 def navigation(request: HttpRequest) -> list[dict[str, Any]]:
-    """The sidebar; an entry is shown to whom it is permitted.
+    """The sidebar; an entry is shown to whom it is permitted."""
+    return groups(request, badges(request))
 
-    keywords: what else people call it, for the search. is_folded: the group is closed until somebody opens it.
+
+def groups(request: HttpRequest, shown: Mapping[str, Badge]) -> list[dict[str, Any]]:
+    """The groups of the sidebar with these badges; no query.
+
+    keywords: what else people call a page, for the search. is_folded: the group is closed until somebody opens it.
     """
-    shown = badges(request)
     return [
         {
             "items": [

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 _TONES = {
-    "good": ("loaded", "healthy", "succeeded", "resolved", "passed", "live", "approved", "done"),
+    "good": ("loaded", "healthy", "succeeded", "resolved", "passed", "live", "approved", "done", "valid"),
     "busy": ("loading", "unloading", "queued", "running"),
-    "warn": ("degraded", "unreachable", "acknowledged", "cancelled", "some refused", "missing", "stale"),
+    "warn": ("degraded", "unreachable", "acknowledged", "cancelled", "some refused", "missing", "stale", "expired"),
     "bad": ("error", "unhealthy", "failed", "open", "refused"),
 }
 _TONE_OF = {word: tone for tone, words in _TONES.items() for word in words}

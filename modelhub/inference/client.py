@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -67,7 +68,21 @@ def predict(model_id: str, inputs: Sequence[Any], *, user: str, timeout_seconds:
         raise LoaderdError(f"loaderd's door answered {response.status_code} without JSON; see its log.") from error
     if response.is_success:
         return dict(answer)
-    raise from_message(answer["error"])
+    raise _said_here(from_message(answer["error"]))
+
+
+# The door's advice is for its own clients: (what it names, what those name who ask from here).
+_ADVICE = (
+    (re.compile(r"POST /v2/repository/models/(\S+)/load"), r"POST /api/models/\1/load or `manage.py load \1`"),
+    (re.compile(r"POST /v2/repository/index"), r"GET /api/models/"),
+)
+
+
+def _said_here(error: LoaderdError) -> LoaderdError:
+    """The error, whose advice names the API and the commands: the other door has another port and other paths."""
+    for named, instead in _ADVICE:
+        error.message = named.sub(instead, error.message)
+    return error
 
 
 _lock = threading.Lock()

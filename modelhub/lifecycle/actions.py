@@ -33,7 +33,8 @@ CANCEL_SECONDS = 5.0
 
 
 def request_load(version: ModelVersion, *, user: User | None, source: str, reason: str = "") -> Operation:
-    """The operation that loads `version`: new, or the one that is under way, or ended at once when it is loaded.
+    """The operation that loads `version`: new, or the one that is under way, or ended at once when it is loaded: then
+    its result says "was_loaded", and "load_seconds" is of the load that was.
 
     user: who asks; None is the system, which may do everything. source: api, admin, command, inference or
     reconcile. Raises PermissionDenied, UnknownModel, ArtifactRefused, UnknownFramework, StateForbids,
@@ -103,9 +104,15 @@ def check_reachable(what: str, **facts: Any) -> None:
     """Raises LoaderUnreachable, which says that `what` was refused, while loaderd is away. One query."""
     loader = loader_view()
     if not loader.reachable:
+        is_silent = loader.stopped_at is None and loader.observed_at is not None
+        advice = (
+            f"its process ({loader.pid}) has died, which `make up` mends by itself, or hangs: see its log"
+            if is_silent
+            else "start it with `make up`"
+        )
         raise LoaderUnreachable(
-            f"loaderd is away ({loader.why_unreachable()}), so {what} was refused and nothing has changed; start it "
-            "with `make up`, then repeat.",
+            f"loaderd is away ({loader.why_unreachable()}), so {what} was refused and nothing has changed; {advice}, "
+            "then repeat.",
             **facts,
         )
 
@@ -192,6 +199,7 @@ def _result_without_loaderd(kind: OperationKind, version: ModelVersion) -> dict[
         return {
             "model_id": version.model_id,
             "status": "loaded",
+            "was_loaded": True,
             "load_seconds": version.last_load_seconds,
             "private_bytes": version.private_bytes,
             "gpu_bytes": version.gpu_bytes,

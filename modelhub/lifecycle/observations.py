@@ -11,6 +11,7 @@ from django.db import connection
 
 from loaderd.reporter import HealthReport, Heartbeat, Usage
 from modelhub.lifecycle.models import LoaderStatus
+from modelhub.lifecycle.settings import ENVIRONMENT, own_environment
 from modelhub.lifecycle.storable import at_time, storable
 from modelhub.registry.models import ModelVersion
 
@@ -49,9 +50,10 @@ _OBSERVE = f"""
 def record_heartbeat(heartbeat: Heartbeat) -> None:
     """The daemon's row and what it saw of its models: two queries, however many they are.
 
-    A model that moved after the heartbeat was made is left as it is.
+    A model that moved after the heartbeat was made is left as it is. The facts get the environment of this process,
+    which is the daemon's.
     """
-    facts = storable(heartbeat.facts)
+    facts = storable({**heartbeat.facts, ENVIRONMENT: own_environment()})
     started_at = facts.get("started_at")
     status = LoaderStatus(
         pk=1,

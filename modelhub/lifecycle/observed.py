@@ -106,7 +106,7 @@ def reason_of(version: ModelVersion, loader: LoaderView) -> str:
     """Why it is in the status that effective_status() tells. No query."""
     if effective_status(version, loader) != UNREACHABLE:
         return str(version.status_reason)
-    return f"loaderd is away ({loader.why_unreachable()}); before, it was {version.status}: {version.status_reason}"[:500]
+    return f"loaderd is away ({loader.why_unreachable()}); before, it was {version.status}: {version.status_reason}"
 
 
 def known(measured: Measured | None, status: str) -> Measured | None:

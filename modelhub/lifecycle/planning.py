@@ -10,7 +10,7 @@ from typing import Any
 from loaderd.client import LoaderClient
 from loaderd.errors import StateForbids
 from modelhub.conf import config
-from modelhub.lifecycle.actions import check_loadable
+from modelhub.lifecycle.actions import check_loadable, check_reachable
 from modelhub.lifecycle.models import OperationKind
 from modelhub.lifecycle.observed import loader_view
 from modelhub.lifecycle.versions import live_of, switch_to_join
@@ -45,23 +45,32 @@ def plan_rollback(lineage: Model, target: ModelVersion) -> dict[str, Any]:
 
 def plan_unload(version: ModelVersion) -> dict[str, Any]:
     """{"decision": "frees", "model_id", "frees_bytes", "frees_gpu_bytes", "in_flight", "sentence"}."""
+    _check_reachable()
     return _client().plan("unload", model_id=version.model_id)
 
 
 def plan_optimize() -> dict[str, Any]:
     """{"decision": "frees", "victims": [{"model_id", "bytes", "gpu_bytes", "reason"}], "frees_bytes", "sentence"}."""
+    _check_reachable()
     return _client().plan("optimize")
 
 
 def _plan_switch(kind: Any, version: ModelVersion) -> dict[str, Any]:
     check_loadable(version)
+    _check_reachable()
     switch_to_join(kind, version.lineage, version)
     return _plan_of(version, "activate")
 
 
 def _plan_of(version: ModelVersion, action: str) -> dict[str, Any]:
     check_loadable(version)
+    _check_reachable()
     return _client().plan(action, spec=spec_of(version, settings=effective(), device=loader_view().device))
+
+
+def _check_reachable() -> None:
+    """A silent loaderd is not waited for."""
+    check_reachable("the dry run")
 
 
 def _client() -> LoaderClient:

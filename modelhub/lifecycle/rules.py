@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
 
 from django.db.models import Q
 
@@ -41,6 +43,40 @@ def present_rules() -> Rules:
         models=_policies(),
         lineages=_traffic(),
     )
+
+
+_SETTINGS = {
+    "max_memory_bytes": "MAX_MEMORY_USAGE_MB",
+    "max_memory_percent": "MAX_MEMORY_USAGE_PERCENT",
+    "max_gpu_memory_bytes": "GPU_MEMORY_LIMIT_MB",
+    "max_gpu_memory_percent": "GPU_MEMORY_LIMIT_PERCENT",
+    "unused_timeout_seconds": "UNUSED_MODEL_TIMEOUT_HOURS",
+    "low_usage_threshold": "LOW_USAGE_THRESHOLD",
+    "optimization_interval_seconds": "MEMORY_OPTIMIZATION_INTERVAL",
+    "min_residency_seconds": "MIN_RESIDENCY_SECONDS",
+    "max_concurrent_loads": "MAX_CONCURRENT_LOADS",
+    "max_load_attempts": "MAX_LOAD_ATTEMPTS",
+    "health_check_interval_seconds": "HEALTH_CHECK_INTERVAL",
+    "hang_seconds": "HANG_SECONDS",
+    "load_wait_seconds": "LOAD_WAIT_SECONDS",
+    "alert_load_seconds": "ALERT_LOAD_TIME_SECONDS",
+    "alert_memory_percent": "ALERT_MEMORY_USAGE_PERCENT",
+    "alert_error_rate_percent": "ALERT_ERROR_RATE_PERCENT",
+    "slow_seconds": "SLOW_SECONDS",
+    "sampling_rate": "SAMPLING_RATE",
+    "log_level": "PERFORMANCE_LOG_LEVEL",
+}
+
+
+def settings_of(limits: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that present_rules() made these rules of; rules that are no setting are left out."""
+    return {_SETTINGS[rule]: _setting(_SETTINGS[rule], value) for rule, value in limits.items() if rule in _SETTINGS}
+
+
+def _setting(name: str, value: Any) -> Any:
+    if name.endswith("_MB"):
+        return 0 if value is None else value // _MIB
+    return round(value / 3600.0, 9) if name == "UNUSED_MODEL_TIMEOUT_HOURS" else value
 
 
 def _policies() -> dict[str, ModelPolicy]:

@@ -132,6 +132,7 @@ def _request(
     done = {
         "model_id": present.model_id,
         "status": "live",
+        "was_live": True,
         "previous": None,
         "load_seconds": None,
         "freed_bytes": None,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any
 
 from django.core.management.base import BaseCommand
+from django.utils import timezone
 from rich.markup import escape
 from rich.table import Table
 
@@ -14,7 +14,7 @@ from loaderd.rules import CANDIDATE, LIVE
 from loaderd.version_order import version_key
 from modelhub.lifecycle import versions
 from modelhub.lifecycle.observed import LoaderView, effective_status
-from modelhub.management.tables import print_table
+from modelhub.management.tables import at_second, print_table
 from modelhub.registry.models import Model, ModelVersion
 from modelhub.telemetry.queries import comparison_of
 
@@ -49,7 +49,7 @@ def history_of(lineage: Model, limit: int) -> list[dict[str, Any]]:
 
 
 def traffic_of(lineage: Model) -> dict[str, Any]:
-    """Where the requests go, and what the comparison saw so far (None before the first)."""
+    """Where the requests go at this moment, and what the comparison saw so far (None before the first)."""
     aliases = {alias.name: alias.version.model_id for alias in lineage.aliases.select_related("version")}
     return {
         "lineage": lineage.name,
@@ -58,6 +58,7 @@ def traffic_of(lineage: Model) -> dict[str, Any]:
         "candidate_percent": lineage.candidate_percent,
         "shadow": lineage.shadow,
         "since": lineage.traffic_changed_at,
+        "at": timezone.now(),
         "comparison": comparison_of(lineage),
     }
 
@@ -75,9 +76,9 @@ def print_versions(command: BaseCommand, told: list[dict[str, Any]]) -> None:
 def print_history(command: BaseCommand, periods: list[dict[str, Any]]) -> None:
     table = _table("live from", "until", "model", "how", "by", "why")
     for period in periods:
-        until = _time(period["until"]) if period["until"] else "now"
+        until = at_second(period["until"]) if period["until"] else "now"
         cells = (period["model_id"], period["kind"], period["actor"], period["reason"])
-        table.add_row(_time(period["since"]), until, *map(escape, cells))
+        table.add_row(at_second(period["since"]), until, *map(escape, cells))
     print_table(command, table)
 
 
@@ -85,8 +86,8 @@ def print_traffic(command: BaseCommand, told: Mapping[str, Any]) -> None:
     copies = f", which gets a copy of what {LIVE} answers" if told["shadow"] else ""
     candidate = told["candidate"] or "nobody"
     command.stdout.write(
-        f"{told['lineage']}: {told['live'] or 'nobody'} is live; {told['candidate_percent']:g} % of the requests go to "
-        f"the candidate, {candidate}{copies}."
+        f"{told['lineage']} at {at_second(told['at'])}: {told['live'] or 'nobody'} is live; "
+        f"{told['candidate_percent']:g} % of the requests go to the candidate, {candidate}{copies}."
     )
     if told["comparison"] is not None:
         _print_comparison(command, told["comparison"])
@@ -102,8 +103,8 @@ def _print_comparison(command: BaseCommand, seen: Mapping[str, Any]) -> None:
     rate = "" if seen["disagreement_rate"] is None else f" ({seen['disagreement_rate']:.2%})"
     before = "" if seen["is_current"] else "; of the split before"
     command.stdout.write(
-        f"Since {_time(seen['since'])}{before}: {seen['disagreed']} of {seen['compared']} answers differed{rate}, "
-        f"{seen['dropped']} copies were not sent."
+        f"Seen from {at_second(seen['since'])} to {at_second(seen['last_at'])}{before}: {seen['disagreed']} of "
+        f"{seen['compared']} answers differed{rate}, {seen['dropped']} copies were not sent."
     )
 
 
@@ -123,10 +124,6 @@ def _table(*headings: str) -> Table:
     for heading in headings:
         table.add_column(heading, overflow="fold")
     return table
-
-
-def _time(at: datetime) -> str:
-    return f"{at:%Y-%m-%d %H:%M:%S}"
 
 
 def _number(value: float | None) -> str:

@@ -15,6 +15,7 @@ from loaderd.errors import LoaderdError, UnknownModel
 from loaderd.states import OPERATION_ENDED
 from modelhub.lifecycle.models import Operation, OperationStatus
 from modelhub.management.plans import in_words, is_refused
+from modelhub.management.tables import in_units
 from modelhub.management.watching import watch
 from modelhub.registry.models import Model, ModelVersion
 
@@ -138,8 +139,8 @@ def lineage_named(name: str) -> Model:
     return lineage
 
 
-def mebibytes_of(size_bytes: int | None) -> str:
-    return "memory not measured" if size_bytes is None else f"{size_bytes / 1024**2:.0f} MiB"
+def memory_of(size_bytes: int | None) -> str:
+    return "memory not measured" if size_bytes is None else in_units(size_bytes)
 
 
 def print_json(command: BaseCommand, value: Any) -> None:

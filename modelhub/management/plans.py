@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from loaderd.scheduler import Decision
+from modelhub.management.tables import in_units
 
 
 def is_refused(plan: Mapping[str, Any]) -> bool:
@@ -25,4 +26,4 @@ def in_words(plan: Mapping[str, Any]) -> str:
 
 
 def _line(what: str, model: Mapping[str, Any]) -> str:
-    return f"  {what}: {model['model_id']}, {model['bytes'] / 1024**2:.0f} MiB, {model['reason']}"
+    return f"  {what}: {model['model_id']}, {in_units(model['bytes'])}, {model['reason']}"

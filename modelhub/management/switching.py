@@ -7,7 +7,7 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
-from modelhub.management.operating import OperationCommand, mebibytes_of
+from modelhub.management.operating import OperationCommand, memory_of
 
 
 class SwitchCommand(OperationCommand):
@@ -33,12 +33,15 @@ class SwitchCommand(OperationCommand):
         return {**plan, "error": {"code": "insufficient_memory", "message": message, "facts": {}}}
 
     def sentence(self, subject: str, result: dict[str, Any]) -> str:
-        told = [f"{result.get('model_id', subject)}: live"]
+        model_id = result.get("model_id", subject)
+        if result.get("was_live"):
+            return f"{model_id}: is live already; nothing was done"
+        told = [f"{model_id}: live"]
         if result.get("load_seconds"):  # 0 or None: it was loaded already
             told.append(f"loaded in {result['load_seconds']:.2f} s")
         if result.get("previous"):
             freed_bytes = result.get("freed_bytes")
-            freed = "" if freed_bytes is None else f", {mebibytes_of(freed_bytes)} freed"
+            freed = "" if freed_bytes is None else f", {memory_of(freed_bytes)} freed"
             told.append(f"in place of {result['previous']}{freed}")
         if result.get("gap_seconds") is not None:
             told.append(f"nobody answered for {result['gap_seconds']:.2f} s")

@@ -93,3 +93,61 @@ class TestUnknownFields:
     ) -> None:
         answer = getattr(api, method)(f"{address}?dry_run=true", body)
         assert (answer.status_code, list(answer.json()["error"]["details"])) == (400, ["dry_run"])
+
+
+@pytest.mark.usefixtures("lineage")
+class TestTypes:
+    """Nothing is guessed: `true` is not 1, 5 is no text, "50" is no number."""
+
+    @pytest.mark.parametrize(
+        ("method", "address", "body", "told"),
+        [
+            ("put", "lineages/sentiment/traffic", {"candidate_percent": True}, "Must be a number, not true."),
+            ("put", "lineages/sentiment/traffic", {"candidate_percent": "50"}, 'Must be a number, not "50".'),
+            ("put", "lineages/sentiment/traffic", {"candidate_percent": 10**400}, "The number is too large."),
+            ("put", "lineages/sentiment/traffic", {"candidate_percent": [5]}, "Must be a number, not [5]."),
+            ("put", "lineages/sentiment/traffic", {"shadow": 1}, "Must be true or false, not 1."),
+            ("put", "lineages/sentiment/traffic", {"shadow": "yes"}, 'Must be true or false, not "yes".'),
+            ("put", "lineages/sentiment/traffic", {"reason": 5}, "Must be a text, not 5."),
+            ("put", "lineages/sentiment/aliases/x", {"model_id": 5}, "Must be a text, not 5."),
+            ("post", "lineages/sentiment/rollback", {"to": False}, "Must be a text, not false."),
+            ("post", "models/sentiment-v1/load", {"dry_run": "true"}, 'Must be true or false, not "true".'),
+            ("post", "models/sentiment-v1/activate", {"allow_gap": 1}, "Must be true or false, not 1."),
+            ("post", "models/sentiment-v1/unload", {"reason": ["x"]}, 'Must be a text, not ["x"].'),
+            ("post", "models/sentiment-v1/approve", {"digest": 7}, "Must be a text, not 7."),
+            ("post", "models/optimize-memory", {"dry_run": 0}, "Must be true or false, not 0."),
+            ("patch", "models/sentiment-v1", {"priority": True}, "Must be a whole number, not true."),
+            ("patch", "models/sentiment-v1", {"threads": 2.5}, "Must be a whole number, not 2.5."),
+            ("patch", "models/sentiment-v1", {"pinned": "on"}, 'Must be true or false, not "on".'),
+            ("patch", "models/sentiment-v1", {"keep_alive_seconds": "60"}, 'Must be a number, not "60".'),
+            ("patch", "policy", {"MAX_MEMORY_USAGE_MB": "600"}, 'Must be a whole number, not "600".'),
+            ("patch", "policy", {"SAMPLING_RATE": True}, "Must be a number, not true."),
+            ("patch", "policy", {"PERFORMANCE_LOG_LEVEL": 10}, "Must be a text, not 10."),
+        ],
+    )
+    def test_another_type_is_refused(
+        self, api: APIClient, lineage: Model, method: str, address: str, body: dict[str, Any], told: str
+    ) -> None:
+        answer = getattr(api, method)(f"/api/{address}", body)
+        (name,) = body
+        assert (answer.status_code, answer.json()["error"]["details"]) == (400, {name: [told]})
+        lineage.refresh_from_db()
+        assert (lineage.candidate_percent, lineage.traffic_changed_at) == (0.0, None)
+        assert not Operation.objects.exists()
+
+    def test_all_that_is_wrong_is_told_at_once(self, api: APIClient) -> None:
+        answer = api.patch("/api/models/sentiment-v1", {"threads": 0, "pinned": 1, "priority": 101})
+        assert list(answer.json()["error"]["details"]) == ["threads", "pinned", "priority"]
+
+    def test_a_whole_number_is_a_number(self, api: APIClient) -> None:
+        assert api.put("/api/lineages/sentiment/traffic", {"candidate_percent": 5}).json()["candidate_percent"] == 5.0
+
+    def test_a_form_has_only_texts(self, admin_user: Any) -> None:
+        browser = Client()
+        browser.force_login(admin_user)
+        told = browser.post("/api/lineages/sentiment/rollback", {"to": "sentiment-v1", "allow_gap": "5", "reason": "5"})
+        assert told.json()["error"]["details"] == {"allow_gap": ["Must be a valid boolean."]}
+
+    def test_a_field_of_forms_is_unknown_in_json(self, api: APIClient) -> None:
+        answer = api.post("/api/models/sentiment-v1/load", {"csrfmiddlewaretoken": "x"})
+        assert (answer.status_code, list(answer.json()["error"]["details"])) == (400, ["csrfmiddlewaretoken"])

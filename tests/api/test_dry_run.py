@@ -70,6 +70,26 @@ def test_a_rollback_to_the_live_version_is_refused_as_without_a_dry_run(api: API
     assert not planner.received
 
 
+@pytest.mark.parametrize(
+    ("address", "body"),
+    [("/api/models/sentiment-v1/activate", {}), ("/api/lineages/sentiment/rollback", {"to": "sentiment-v1"})],
+    ids=["activate", "rollback"],
+)
+def test_a_gap_that_nobody_allowed_is_refused_as_the_command_is(
+    api: APIClient, planner: ControlSocket, address: str, body: dict[str, Any]
+) -> None:
+    gap = {"decision": "fits", "model_id": "sentiment-v1", "replaces": "sentiment-v2", "sentence": "It fits then."}
+    planner.plan = {**gap, "needs_gap": True}
+    refused = api.post(address, {**body, "dry_run": True}).json()
+    assert (refused["decision"], refused["needs_gap"]) == ("refused", True)
+    assert refused["sentence"].startswith(
+        "sentiment-v1 does not fit beside sentiment-v2, which is live; with allow_gap"
+    )
+    assert api.post(address, {**body, "dry_run": True, "allow_gap": True}).json() == planner.plan
+    planner.plan = {**gap, "needs_gap": False}
+    assert api.post(address, {**body, "dry_run": True}).json() == planner.plan
+
+
 @pytest.mark.parametrize("value", ["perhaps", ""])
 def test_a_value_that_makes_no_sense_is_refused(api: APIClient, value: str) -> None:
     answer = api.post(f"/api/models/sentiment-v1/load?dry_run={value}")
@@ -84,6 +104,19 @@ def test_what_may_not_be_loaded_is_refused_at_once(
     assert (answer.status_code, answer.json()["error"]["code"]) == (409, "artifact_refused")
     assert not planner.received
     pickled.delete()
+
+
+@pytest.mark.usefixtures("loaderd_is_silent")
+@pytest.mark.parametrize(("address", "action", "model_id"), COMMANDS)
+def test_a_silent_loaderd_is_not_waited_for(
+    api: APIClient, planner: ControlSocket, address: str, action: str, model_id: str | None
+) -> None:
+    answer = api.post(f"{address}?dry_run=true")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "loaderd_unreachable")
+    told = answer.json()["error"]["message"]
+    assert "last heard at" in told
+    assert "its process (99) has died, which `make up` mends by itself, or hangs" in told
+    assert not planner.received
 
 
 def test_503_without_loaderd(api: APIClient, planner: ControlSocket) -> None:

@@ -48,8 +48,19 @@ def test_404_for_an_unknown_model(api: APIClient, model_id: str) -> None:
     assert shape(api.get(f"/api/models/{model_id}")) == (404, "model_not_found")
 
 
-def test_404_for_an_unknown_operation(api: APIClient) -> None:
-    assert shape(api.get("/api/operations/00000000-0000-0000-0000-000000000000")) == (404, "not_found")
+@pytest.mark.parametrize("operation_id", ["00000000-0000-0000-0000-000000000000", "-" * 36])
+def test_404_for_an_unknown_operation(api: APIClient, operation_id: str) -> None:
+    answer = api.get(f"/api/operations/{operation_id}")
+    assert shape(answer) == (404, "not_found")
+    told = f"No operation has the id {operation_id}; GET /api/operations/ lists them."
+    assert answer.json()["error"]["message"] == told
+
+
+@pytest.mark.parametrize("address", ["/api/alerts/7", "/api/alerts/7/acknowledge"])
+def test_404_for_an_unknown_alert(api: APIClient, address: str) -> None:
+    answer = api.post(address) if address.endswith("acknowledge") else api.get(address)
+    assert shape(answer) == (404, "not_found")
+    assert answer.json()["error"]["message"] == "No alert has the id 7; GET /api/alerts/ lists them."
 
 
 def test_405(api: APIClient) -> None:

@@ -11,6 +11,8 @@ from django.test.utils import CaptureQueriesContext
 from rest_framework.test import APIClient
 
 from modelhub.conf import config
+from modelhub.lifecycle.models import LoaderStatus
+from modelhub.lifecycle.settings import own_environment
 from modelhub.policy.effective import RULES_CHANNEL, effective
 from modelhub.policy.models import OVERRIDABLE, PolicyChange
 from modelhub.registry.models import ModelVersion
@@ -29,10 +31,22 @@ def test_every_setting_is_told_with_what_it_means(api: APIClient) -> None:
     assert settings["MAX_MEMORY_USAGE_MB"] == {
         "name": "MAX_MEMORY_USAGE_MB",
         "value": config().MAX_MEMORY_USAGE_MB,
+        "source": "environment" if "MAX_MEMORY_USAGE_MB" in own_environment() else "default",
         "environment": config().MAX_MEMORY_USAGE_MB,
         "override": None,
+        "observed": None,
+        "observed_at": None,
         "description": "Memory that all models together may hold, in MiB. 0: no limit.",
     }
+
+
+def test_what_runs_counts_and_not_the_environment_of_who_asks(api: APIClient, loaderd_is_heard: LoaderStatus) -> None:
+    assert config().MAX_MEMORY_USAGE_MB not in (3000, 4000)
+    facts = {"environment": {"MAX_MEMORY_USAGE_MB": 4000}, "limits": {"max_memory_bytes": 3000 * 2**20}}
+    LoaderStatus.objects.update(facts=facts)
+    setting = told(api)["MAX_MEMORY_USAGE_MB"]
+    assert (setting["value"], setting["source"], setting["environment"]) == (4000, "environment", 4000)
+    assert (setting["observed"], setting["observed_at"]) == (3000, loaderd_is_heard.observed_at.timestamp())
 
 
 def test_an_override_counts_until_it_is_taken_back(api: APIClient) -> None:
@@ -40,6 +54,7 @@ def test_an_override_counts_until_it_is_taken_back(api: APIClient) -> None:
     assert answer.status_code == 200
     changed = told(api)["MAX_MEMORY_USAGE_MB"]
     assert (changed["value"], changed["environment"], changed["override"]) == (600, config().MAX_MEMORY_USAGE_MB, 600)
+    assert changed["source"] == "policy"
     assert (effective().SAMPLING_RATE, effective().PERFORMANCE_LOG_LEVEL) == (0.5, "DEBUG")
     api.patch(ADDRESS, {"MAX_MEMORY_USAGE_MB": None, "PERFORMANCE_LOG_LEVEL": None})
     assert effective().MAX_MEMORY_USAGE_MB == config().MAX_MEMORY_USAGE_MB

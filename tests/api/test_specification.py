@@ -109,6 +109,7 @@ HEALTH: Types = {
     "loaderd": (dict,),
     "open_alerts": (int,),
     "budget": (dict,),
+    "missing_models": (list,),
 }
 METRICS: Types = {
     "total_models": (int,),
@@ -224,6 +225,7 @@ class TestValues:
             "loaderd": {"reachable": True, "pid": 99},
             "open_alerts": 1,
             "budget": BUDGET,
+            "missing_models": [],
         }
 
     def test_metrics(self, api: APIClient, make_version: MakeVersion) -> None:
@@ -246,7 +248,7 @@ class TestValues:
         }
 
     def test_health_and_score_fall_when_a_model_fails(self, api: APIClient, make_version: MakeVersion) -> None:
-        make_version("broken", status=Status.ERROR)
+        make_version("broken", status=Status.ERROR, desired_state="loaded")
         assert api.get("/api/models/health").json()["status"] == "degraded"
         assert api.get("/api/models/metrics").json()["health_score"] == 49.5
 
@@ -261,8 +263,11 @@ class TestSilentLoaderd:
         assert entry["health_status"] == "unknown"
 
     def test_detail(self, api: APIClient) -> None:
+        ModelVersion.objects.update(status_reason="answers its warm-up")
         body = api.get("/api/models/sentiment-model-v1").json()
         assert (body["status"], body["runtime"], body["memory_usage_mb"]) == ("unreachable", None, None)
+        assert body["status_reason"].startswith("loaderd is away (it was last heard at ")
+        assert body["status_reason"].endswith("before, it was loaded: answers its warm-up")
         assert body["observed_at"] is not None
         assert body["health_status"] == "unknown"
 

@@ -79,7 +79,8 @@ def enter(browser: Browser, stack: Stack, sessions: dict[str, str], request: pyt
         if problems or request.node.stash.get(_FAILED, False):
             visit.keep(KEPT, f"{re.sub(r'[^a-z0-9]+', '-', request.node.name)}-{number}")
         visit.context.close()
-    assert not problems, "\n".join(problems)
+    if problems:
+        pytest.fail("\n".join(problems), pytrace=False)
 
 
 @pytest.fixture

@@ -1,51 +1,86 @@
-"""Which pages the console has, for what holds for each of them: pictures, axe-core, a phone's width, the network."""
+"""Which pages the console has, for what holds of each: pictures, axe-core, a phone's width, the network."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-_FIRST = "#result_list tbody tr:first-child th a"
+from playwright.sync_api import Page
+
+from tests.browser import store
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A page. name: of its test and picture. path: its address, or that of the list whose entry it is.
+    """A page. name: of its test and its picture. path: its address.
 
-    entry: the model's page of this name (list of models only), or `first` for the first entry of any list. tab: of the
-    model's page. shows: a heading or text that only this page has once it is ready.
+    entry: the page is that of this entry of the list at `path`; "*" is the first entry that there is. within: then
+    follows this address, relative to it.
     """
 
     name: str
     path: str
     entry: str = ""
-    tab: str = ""
+    within: str = ""
 
 
-def _list(app: str, model: str) -> str:
-    return f"/admin/{app}/{model}/"
+def _list(name: str, app: str, model: str) -> Place:
+    return Place(name, f"/admin/{app}/{model}/")
 
 
-MODELS, LINEAGES = _list("registry", "modelversion"), _list("registry", "model")
-LISTS = {
-    "models": MODELS,
-    "lineages": LINEAGES,
-    "comparisons": _list("telemetry", "comparison"),
-    "discoveries": _list("registry", "discoveryrun"),
-    "alerts": _list("telemetry", "alert"),
-    "operations": _list("lifecycle", "operation"),
-    "state-changes": _list("lifecycle", "statechange"),
-    "who-was-live": _list("lifecycle", "lineagechange"),
-    "audit": _list("admin", "logentry"),
-    "traces": _list("telemetry", "trace"),
-    "samples": _list("telemetry", "sample"),
-    "policy": _list("policy", "policy"),
-    "policy-changes": _list("policy", "policychange"),
-    "schedules": _list("django_q", "schedule"),
-    "users": _list("auth", "user"),
-    "groups": _list("auth", "group"),
-    "tokens": _list("accounts", "apitoken"),
-    "loaderd": _list("lifecycle", "loaderstatus"),
-    "queued-tasks": _list("django_q", "ormq"),
-    "finished-tasks": _list("django_q", "success"),
-    "failed-tasks": _list("django_q", "failure"),
-}
+MODELS, LINEAGES = "/admin/registry/modelversion/", "/admin/registry/model/"
+LISTS = (
+    _list("models", "registry", "modelversion"),
+    _list("lineages", "registry", "model"),
+    _list("comparisons", "telemetry", "comparison"),
+    _list("discoveries", "registry", "discoveryrun"),
+    _list("alerts", "telemetry", "alert"),
+    _list("operations", "lifecycle", "operation"),
+    _list("state-changes", "lifecycle", "statechange"),
+    _list("who-was-live", "lifecycle", "lineagechange"),
+    _list("audit", "admin", "logentry"),
+    _list("traces", "telemetry", "trace"),
+    _list("samples", "telemetry", "sample"),
+    _list("policy", "policy", "policy"),
+    _list("policy-changes", "policy", "policychange"),
+    _list("schedules", "django_q", "schedule"),
+    _list("users", "auth", "user"),
+    _list("groups", "auth", "group"),
+    _list("tokens", "accounts", "apitoken"),
+    _list("loaderd", "lifecycle", "loaderstatus"),
+    _list("queued-tasks", "django_q", "ormq"),
+    _list("finished-tasks", "django_q", "success"),
+    _list("failed-tasks", "django_q", "failure"),
+)
+DASHBOARD = Place("dashboard", "/admin/")
+ENTRIES = (
+    Place("model", MODELS, store.OLD),
+    Place("model-failed", MODELS, store.BROKEN),
+    Place("model-long-name", MODELS, store.LONG),
+    Place("model-history", MODELS, store.OLD, "../history/"),
+    Place("lineage", LINEAGES, store.LINEAGE),
+    Place("operation", "/admin/lifecycle/operation/", "*"),
+    Place("discovery", "/admin/registry/discoveryrun/", "*"),
+    Place("user", "/admin/auth/user/", "ada"),
+    Place("user-add", "/admin/auth/user/add/"),
+    Place("password", "/admin/password_change/"),
+    Place("models-without-a-match", f"{MODELS}?q=nothing-is-called-like-this"),
+)
+PLACES = (DASHBOARD, *LISTS, *ENTRIES)
+
+
+def go(page: Page, place: Place) -> None:
+    """Leads to the page and returns when it is loaded and its static files are there."""
+    if not place.entry:
+        page.goto(place.path)
+        return
+    if place.entry == "*":
+        page.goto(place.path)
+        entry = page.locator("#result_list tbody th a").first
+    else:
+        page.goto(f"{place.path}?q={place.entry}")
+        entry = page.locator("#result_list tbody").get_by_role("link", name=place.entry, exact=True).first
+    address = entry.get_attribute("href")
+    assert address is not None
+    page.goto(address)
+    if place.within:
+        page.goto(page.evaluate("(within) => new URL(within, location.href).href", place.within))

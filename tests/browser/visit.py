@@ -17,7 +17,7 @@ PHONE = {"width": 390, "height": 844}
 class Visit:
     """One browser context with one page.
 
-    page: its page. urls: every address that was asked for. problems: lines about what should not happen: an error on the
+    page: its page. urls: all addresses that it asked for. problems: lines about what should not happen: an error on the
     console, an exception in a script, an answer of 500 or more, a request to another host. `expect_problem(pattern)`
     names one that a test provokes.
     """

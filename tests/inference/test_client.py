@@ -102,6 +102,24 @@ def test_an_error_of_the_gateway_is_raised_as_itself(door: Door) -> None:
     assert raised.value.facts == {"model_id": "a b"}
 
 
+@pytest.mark.parametrize(
+    ("advice", "here"),
+    [
+        (
+            "load it with POST /v2/repository/models/a-v1/load",
+            "load it with POST /api/models/a-v1/load or `manage.py load a-v1`",
+        ),
+        ("POST /v2/repository/index lists them", "GET /api/models/ lists them"),
+    ],
+    ids=["load", "index"],
+)
+def test_an_errors_advice_names_the_way_from_here(door: Door, advice: str, here: str) -> None:
+    door.status, door.answer = 409, {"error": ModelNotLoaded(f"a-v1 is not loaded; {advice}.").to_message()}
+    with pytest.raises(ModelNotLoaded) as raised:
+        predict(["x"])
+    assert raised.value.message == f"a-v1 is not loaded; {here}."
+
+
 # httpcore does not close a unix socket that it could not connect.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_door_that_is_away_is_said_plainly(socket_path: Path) -> None:

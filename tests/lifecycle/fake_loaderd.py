@@ -24,7 +24,7 @@ class FakeLoaderd:
 
     received: every command, redelivered ones too. executed: ids of operations, each once. execute: called
     with the command that is run, for the first delivery of each operation. hold: while clear, answers wait.
-    plan: what a dry run is answered.
+    plan: what a dry run is answered. status: what it says of itself and its models.
     """
 
     def __init__(self, socket_path: Path, execute: Execute | None = None) -> None:
@@ -33,6 +33,7 @@ class FakeLoaderd:
         self.executed: list[str] = []
         self.refuse_with: LoaderdError | None = None
         self.plan: dict[str, Any] = {}
+        self.status: dict[str, Any] = {"facts": {}, "models": {}}
         self.hold = threading.Event()
         self.hold.set()
         self._execute = execute
@@ -74,16 +75,16 @@ class FakeLoaderd:
                 self.received.append(message)
                 self.peer_pids.append(struct.unpack("3i", credentials)[0])
                 operation_id = message.get("operation_id", "")
-                is_plan = message["command"] == "plan"
-                is_new = self.refuse_with is None and not is_plan and operation_id not in self.executed
+                told = {"plan": self.plan, "status": self.status}.get(message["command"])
+                is_new = self.refuse_with is None and told is None and operation_id not in self.executed
                 if is_new:
                     self.executed.append(operation_id)
                 self._changed.notify_all()
             if self.refuse_with is not None:
                 protocol.send(connected, {"error": self.refuse_with.to_message()})
                 return
-            if is_plan:
-                protocol.send(connected, {"result": self.plan})
+            if told is not None:
+                protocol.send(connected, {"result": told})
                 return
             self.hold.wait(30)
             with contextlib.suppress(OSError):  # the worker was killed meanwhile

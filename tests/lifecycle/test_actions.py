@@ -130,10 +130,12 @@ def test_without_loaderd_the_command_is_refused_and_nothing_changes(version: Mod
     with pytest.raises(LoaderUnreachable, match=r"never run.*refused and nothing has changed"):
         ask(version, user=None, source="api")
     LoaderStatus.objects.create(pk=1, observed_at=timezone.now() - timezone.timedelta(minutes=2))
-    with pytest.raises(LoaderUnreachable, match="last heard at 2"):
+    with pytest.raises(
+        LoaderUnreachable, match=r"last heard at 2.*has died, which `make up` mends by itself, or hangs: see its log"
+    ):
         ask(version, user=None, source="api")
     LoaderStatus.objects.update(observed_at=timezone.now(), stopped_at=timezone.now())
-    with pytest.raises(LoaderUnreachable, match="was stopped at 2"):
+    with pytest.raises(LoaderUnreachable, match=r"was stopped at 2.*start it with `make up`, then repeat"):
         ask(version, user=None, source="api")
     assert_nothing_changed(version)
 
@@ -189,6 +191,7 @@ def test_loading_what_is_loaded_ends_at_once_with_the_present_load(
     assert operation.result == {
         "model_id": "topic-v1",
         "status": "loaded",
+        "was_loaded": True,
         "load_seconds": 0.25,
         "private_bytes": 1000,
         "gpu_bytes": None,

@@ -41,6 +41,7 @@ from modelhub.lifecycle.models import LoaderStatus, Operation, OperationStatus, 
 from modelhub.lifecycle.notifications import wait_for
 from modelhub.lifecycle.observations import record_health, record_heartbeat
 from modelhub.lifecycle.reporting import MAX_COMMANDS, DatabaseReporter
+from modelhub.lifecycle.settings import own_environment
 from modelhub.registry.models import ModelVersion
 from tests.deadline import wait_until
 from tests.lifecycle.conftest import MakeVersion, Tell, allow_connections, terminate_backends
@@ -266,7 +267,7 @@ def test_a_heartbeat_measures_all_models_in_two_queries(
     assert version.phase == "serving"
     assert row("gone").pid is None
     status = LoaderStatus.objects.get()
-    assert (status.pid, status.boot_id, status.facts) == (77, "second", FACTS)
+    assert (status.pid, status.boot_id, status.facts) == (77, "second", {**FACTS, "environment": own_environment()})
 
 
 LOADED = ModelRuntime(4711, NOW - 1, private_bytes=1000, gpu_bytes=50)

@@ -150,6 +150,7 @@ def test_activating_what_is_live_and_loaded_ends_at_once(topic: Model) -> None:
     assert operation.result == {
         "model_id": "topic-v1",
         "status": "live",
+        "was_live": True,
         "previous": None,
         "load_seconds": None,
         "freed_bytes": None,

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 
-from loaderd.scheduler import Decision, Plan, Snapshot, Wish, decide, superfluous
+from loaderd.scheduler import Decision, Plan, Snapshot, Wish, decide, superfluous, why_nothing
 from loaderd.scheduler.cover import MAX_NODES, _Search, cheapest_cover
 from loaderd.scheduler.regret import regret_seconds
 from loaderd.states import ModelState
@@ -53,14 +53,25 @@ class TestARoomyMachine:
     def test_the_sum_is_told(self) -> None:
         held = snapshot(
             claim("a", 300, gpu=10),
-            claim("b", 200, gpu=20, state=ModelState.LOADING),
+            claim("b", 200, gpu=20, state=ModelState.LOADING, frees_bytes=50 * MIB),
             claim("c", 100, state=ModelState.UNLOADING),
             gpu_budget=100,
         )
         made = plan(held, wish(50, gpu=5))
         assert (made.needed_bytes, made.needed_gpu_bytes) == (50 * MIB, 5 * MIB)
-        assert (made.used_bytes, made.reserved_bytes, made.free_bytes) == (400 * MIB, 200 * MIB, 400 * MIB)
+        assert (made.used_bytes, made.reserved_bytes, made.free_bytes) == (450 * MIB, 150 * MIB, 400 * MIB)
         assert (made.gpu_used_bytes, made.gpu_free_bytes, made.gpu_budget_bytes) == (30 * MIB, 70 * MIB, 100 * MIB)
+
+    def test_what_is_kept_for_models_that_held_more_before_is_told_apart_from_what_they_hold(self) -> None:
+        held = snapshot(claim("a", 500, frees_bytes=300 * MIB), claim("b", 100), budget=700)
+        made = plan(held, wish(50))
+        assert (made.used_bytes, made.headroom_bytes, made.free_bytes) == (400 * MIB, 200 * MIB, 100 * MIB)
+        assert made.sentence == (
+            "Loading new needs 50 MiB (estimated); 100 MiB of 700 MiB are free and 200 MiB are kept for loaded models "
+            "that held so much more before: it fits."
+        )
+        made = plan(snapshot(claim("a", 500, frees_bytes=300 * MIB, pinned=True), budget=400), wish(50))
+        assert "; nothing of 400 MiB is free: 200 MiB are kept for loaded models that held" in made.sentence
 
 
 class TestEviction:
@@ -221,12 +232,15 @@ class TestRefusal:
             claim("vip", 200, priority=80),
             budget=1024,
         )
+        settings = {"MAX_MEMORY_USAGE_MB": 1024 * MIB, "MAX_MEMORY_USAGE_PERCENT": 1400 * MIB}
+        held = replace(held, budget_settings=settings)
         made = plan(held, wish(812, "big", measured=True))
         assert made.sentence == (
             "Loading big needs 812 MiB (measured); 404 MiB of 1.0 GiB are free; evicting small would give 120 MiB; "
             "kept are fixed (300 MiB): pinned and vip (200 MiB): priority 80 is above 50; "
             "unload a model or raise MAX_MEMORY_USAGE_MB and MAX_MEMORY_USAGE_PERCENT."
         )
+        assert plan(held, wish(700)).sentence.endswith("; unload a model or raise MAX_MEMORY_USAGE_MB.")
         assert [(kept.model_id, kept.reason) for kept in made.kept] == [
             ("fixed", "pinned"),
             ("vip", "priority 80 is above 50"),
@@ -238,8 +252,11 @@ class TestRefusal:
         assert made.decision == Decision.REFUSED
         assert made.sentence == (
             "Loading new needs 1001 MiB (estimated), more than the 1000 MiB that all models together may hold; "
-            "raise MAX_MEMORY_USAGE_MB and MAX_MEMORY_USAGE_PERCENT."
+            "raise the budget."
         )
+        settings = {"MAX_MEMORY_USAGE_MB": 2000 * MIB, "MAX_MEMORY_USAGE_PERCENT": 1000 * MIB}
+        made = plan(replace(snapshot(claim("a", 100)), budget_settings=settings), wish(1001))
+        assert made.sentence.endswith("may hold; raise MAX_MEMORY_USAGE_PERCENT.")
 
     def test_a_machine_that_other_programs_fill_is_named(self) -> None:
         made = plan(snapshot(claim("a", 100), available=50), wish(200))
@@ -248,7 +265,7 @@ class TestRefusal:
 
     def test_a_gpu_that_is_too_small_is_named(self) -> None:
         made = plan(snapshot(gpu_budget=100), wish(1, gpu=200))
-        assert "more than the 100 MiB of GPU memory that all models together may hold; raise GPU_" in made.sentence
+        assert "more than the 100 MiB of GPU memory that all models together may hold; raise the budget." in made.sentence
         made = plan(snapshot(claim("a", 1, gpu=60, pinned=True), gpu_budget=500, gpu_free=40), wish(1, gpu=200))
         assert "the GPU has 40 MiB left; nothing can be evicted; kept are a (1.0 MiB): pinned" in made.sentence
         assert made.sentence.endswith("or end other programs that use it.")
@@ -269,6 +286,7 @@ def test_a_plan_is_json() -> None:
         "measured": False,
         "used_bytes": 950 * MIB,
         "reserved_bytes": 0,
+        "headroom_bytes": 0,
         "free_bytes": 50 * MIB,
         "budget_bytes": 1000 * MIB,
         "gpu_used_bytes": 3 * MIB,
@@ -463,6 +481,13 @@ class TestTheCheapestCover:
         assert cheapest_cover([1.0] * 16, [[10]] * 16, [75]) == list(range(8))
 
 
+def test_the_use_of_a_young_model_is_told_of_the_minutes_since_its_first_load() -> None:
+    held = snapshot(claim("a", 900, usage_share=1 / 3, watched_minutes=3))
+    assert plan(held, wish(200)).victims[0].reason == "idle 1 h, asked in 1 of the 3 minutes since loaderd first loaded it"
+    held = snapshot(claim("a", 900, usage_share=0.0, watched_minutes=1))
+    assert plan(held, wish(200)).victims[0].reason.endswith("asked in 0 of the 1 minute since loaderd first loaded it")
+
+
 class TestSuperfluous:
     RULES = {"min_residency_seconds": 30.0, "unused_timeout_seconds": 24 * 3600.0, "low_usage_threshold": 0.1}
 
@@ -502,6 +527,24 @@ class TestSuperfluous:
         one = claim("a", 10, idle_seconds=9e9, usage_share=0)
         assert self.ids(snapshot(one)) == ["a"]
         assert self.ids(snapshot(replace(one, **changes))) == []
+
+    def test_when_nothing_is_superfluous_the_sentence_says_what_keeps_each(self) -> None:
+        rules = {"min_residency_seconds": 5.0, "low_usage_threshold": 0.1}
+        assert why_nothing(snapshot(), **rules) == "Nothing is superfluous: no model is loaded."
+        held = snapshot(
+            claim("fixed", 10, pinned=True),
+            claim("asked", 10, idle_seconds=45, usage_share=0),
+            claim("new", 10, resident_seconds=4, idle_seconds=4),
+            claim("loaded", 10, idle_seconds=599, usage_share=0),
+            claim("busy", 10, in_flight=1),
+            claim("used", 10, usage_share=0.1),
+            claim("coming", 10, state=ModelState.LOADING),
+        )
+        assert self.ids(held) == []
+        assert why_nothing(held, **rules) == (
+            "Nothing is superfluous; kept are fixed (pinned); asked and loaded (asked or loaded within the last 10 min); "
+            "new (loaded less than 5 s ago); busy (requests in flight); used (asked in 10 % of the minutes or more)."
+        )
 
     def test_by_itself_it_takes_the_little_used_only_while_memory_is_short(self) -> None:
         fleet = [claim(name, 300, usage_share=0, idle_seconds=3600 * hours) for name, hours in (("b", 2), ("a", 3))]

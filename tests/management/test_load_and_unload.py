@@ -45,6 +45,14 @@ def test_load_tells_time_and_memory(loaderd: FakeLoaderd, capsys: pytest.Capture
     assert (operation.source, operation.reason, operation.requested_by) == ("command", "for the demo", None)
 
 
+def test_a_load_of_a_loaded_model_does_not_pass_for_one(
+    loaderd: FakeLoaderd, make_version: MakeVersion, capsys: pytest.CaptureFixture[str]
+) -> None:
+    held = {"private_bytes": 13 * 1024**2 + 300 * 1024, "last_load_seconds": 3.56}
+    make_version("held", status=Status.LOADED, desired_state="loaded", **held)
+    assert run(capsys, "load", "held") == (0, "held: is loaded already, 13.3 MiB; nothing was done\n", "")
+
+
 def test_unload_tells_what_came_back(
     loaderd: FakeLoaderd, make_version: MakeVersion, capsys: pytest.CaptureFixture[str]
 ) -> None:

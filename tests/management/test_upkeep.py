@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from types import SimpleNamespace
 
 import pytest
 from django.contrib.auth.models import User
@@ -10,7 +12,9 @@ from django.core.management import CommandError, call_command
 from django.utils import timezone
 
 from modelhub.conf import config
-from modelhub.lifecycle.models import Operation
+from modelhub.lifecycle import settings
+from modelhub.lifecycle.models import LoaderStatus, Operation
+from modelhub.management.commands import policy
 from modelhub.policy.effective import effective
 from modelhub.policy.models import OVERRIDABLE, PolicyChange
 from modelhub.registry.models import ModelVersion
@@ -79,7 +83,8 @@ class TestPolicy:
     def test_all_are_shown(self, run: Run) -> None:
         status, out, _ = run("policy")
         assert status == 0
-        assert [line.split()[0] for line in out.splitlines()[1:]] == list(OVERRIDABLE)
+        assert [line.split()[0] for line in out.splitlines()[1:-1]] == list(OVERRIDABLE)
+        assert "loaderd has never run" in out.splitlines()[-1]
 
     def test_one_is_set_and_taken_back(self, run: Run) -> None:
         environment = config().MAX_MEMORY_USAGE_MB
@@ -87,8 +92,54 @@ class TestPolicy:
         assert (setting["value"], setting["environment"], setting["override"]) == (600, environment, 600)
         assert effective().MAX_MEMORY_USAGE_MB == 600
         out = run("policy", "max_memory_usage_mb=")[1]
-        assert out.splitlines()[1].split() == ["MAX_MEMORY_USAGE_MB", str(environment), str(environment)]
+        source = "environment" if "MAX_MEMORY_USAGE_MB" in settings.own_environment() else "default"
+        assert out.splitlines()[1].split() == ["MAX_MEMORY_USAGE_MB", str(environment), source, str(environment)]
         assert [change.actor for change in PolicyChange.objects.all()] == ["operator", "operator"]
+
+    def test_what_loaderd_works_by_is_in_force_and_not_this_commands_environment(
+        self, run: Run, loaderd_is_heard: LoaderStatus, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        own = config().model_copy(update={"MAX_MEMORY_USAGE_MB": 1234})
+        assert "MAX_MEMORY_USAGE_MB" in own.model_fields_set
+        monkeypatch.setattr(settings, "config", lambda: own)
+        limits = {"max_memory_bytes": 4096 * MIB, "unused_timeout_seconds": 24 * 3600.0, "hang_seconds": 7.0}
+        LoaderStatus.objects.update(facts={"environment": {"HANG_SECONDS": 7.0}, "limits": limits})
+        status, out, err = run("policy")
+        rows = {line.split()[0]: line.split()[1:] for line in out.splitlines()}
+        assert rows["MAX_MEMORY_USAGE_MB"] == ["4096", "default", "4096"]
+        assert rows["HANG_SECONDS"] == ["7.0", "environment", "7.0"]
+        assert rows["UNUSED_MODEL_TIMEOUT_HOURS"] == ["24", "default", "24"]
+        assert f"In force as loaderd told at {loaderd_is_heard.observed_at:%Y-%m-%d %H:%M:%S} UTC." in out
+        assert "MODEL_TIMEOUT_SECONDS" in out.splitlines()[-1]  # no rule of loaderd's
+        assert "MAX_MEMORY_USAGE_MB=1234" in err
+        assert status == 0
+
+    def test_a_change_that_loaderd_does_not_follow_yet_is_told_as_such(
+        self, run: Run, loaderd_is_heard: LoaderStatus, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(policy, "FOLLOW_SECONDS", 0.05)
+        monkeypatch.setattr(policy, "LOOK_SECONDS", 0.01)
+        LoaderStatus.objects.update(facts={"environment": {}, "limits": {"max_memory_bytes": 4096 * MIB}})
+        row = run("policy", "MAX_MEMORY_USAGE_MB=600")[1].splitlines()[1]
+        assert row.split() == ["MAX_MEMORY_USAGE_MB", *["4096,", "not", "yet", "600"], "policy", "4096", "600"]
+
+    def test_a_change_is_shown_when_loaderd_works_by_it(
+        self, run: Run, loaderd_is_heard: LoaderStatus, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        LoaderStatus.objects.update(facts={"environment": {}, "limits": {"max_memory_bytes": 4096 * MIB}})
+        looks: list[float] = []
+
+        def follow(seconds: float) -> None:
+            looks.append(seconds)
+            LoaderStatus.objects.update(facts={"environment": {}, "limits": {"max_memory_bytes": 600 * MIB}})
+
+        monkeypatch.setattr(policy, "time", SimpleNamespace(monotonic=time.monotonic, sleep=follow))
+        (setting,) = json.loads(run("policy", "MAX_MEMORY_USAGE_MB=600", "--json")[1])
+        assert (setting["observed"], looks) == (600, [policy.LOOK_SECONDS])
+
+    def test_of_a_loaderd_that_is_away_the_last_word_is_told(self, run: Run, loaderd_is_heard: LoaderStatus) -> None:
+        LoaderStatus.objects.update(stopped_at=loaderd_is_heard.observed_at)
+        assert "loaderd is away (it was stopped at" in run("policy")[1]
 
     @pytest.mark.parametrize(
         ("argument", "status"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 
 import pytest
 from django.core.management import CommandError, call_command
@@ -41,6 +42,12 @@ class TestActivate:
         operation = Operation.objects.get()
         assert (operation.kind, operation.reason, operation.source) == ("activate", "better", "command")
         assert operation.parameters["allow_gap"] is True
+
+    def test_what_is_live_already_is_told_as_such(self, loaderd: FakeLoaderd, run: Run) -> None:
+        ModelVersion.objects.filter(model_id="sentiment-v2").update(status="loaded", desired_state="loaded")
+        told = "sentiment-v2: is live already; nothing was done\n"
+        assert run("activate", "sentiment-v2") == (0, told, "")
+        assert [operation.result["was_live"] for operation in loaderd.seen + list(Operation.objects.all())] == [True]
 
     def test_a_failure_ends_with_1(self, loaderd: FakeLoaderd, run: Run) -> None:
         loaderd.error = CanaryFailed("sentiment-v1 answers its canary otherwise.").to_message()
@@ -89,7 +96,7 @@ class TestVersions:
         ModelVersion.objects.filter(pk=first_live.pk).update(rolled_back_at=timezone.now())
         out = run("versions", "sentiment")[1]
         assert "rolled back" in out
-        assert out.splitlines()[-1].split()[2:] == ["now", "sentiment-v1", "first", "ada", "asked", "for"]
+        assert out.splitlines()[-1].split()[3:] == ["now", "sentiment-v1", "first", "ada", "asked", "for"]
 
     def test_of_a_long_history_the_newest_periods_are_told(
         self, run: Run, first_live: ModelVersion, lineage: Model
@@ -145,12 +152,14 @@ class TestTraffic:
     def test_it_is_set_and_shown_side_by_side(self, run: Run) -> None:
         status, out, _ = run("traffic", "sentiment", "--candidate-percent", "10", "--shadow")
         assert status == 0
+        assert out.startswith(f"sentiment at {timezone.now():%Y-%m-%d}")
         assert "sentiment-v2 is live; 10 % of the requests go to the candidate, sentiment-v10, which gets a copy" in out
+        seen_at = timezone.now() + timedelta(seconds=1)
         record_comparisons(
             [
                 Comparison(
                     *("sentiment", "sentiment-v2", "sentiment-v10"),
-                    at=timezone.now().timestamp() + 1,
+                    at=seen_at.timestamp(),
                     compared=100,
                     disagreed=3,
                     live_requests=50,
@@ -166,6 +175,7 @@ class TestTraffic:
         lines = [line.split() for line in out.splitlines()]
         assert ["live", "sentiment-v2", "50", "0.00%", "2.0"] in lines
         assert ["candidate", "sentiment-v10", "50", "2.00%", "4.0"] in lines
+        assert f" to {seen_at:%Y-%m-%d %H:%M:%S} UTC; of the split before" in out
         assert "of the split before: 3 of 100 answers differed (3.00%), 0 copies were not sent." in out
 
     def test_json_without_a_change_only_looks(self, run: Run) -> None:

@@ -79,7 +79,7 @@ class TestModels:
         head, first, second = output.splitlines()
         assert status == 0
         assert head.split()[:5] == ["model", "status", "type", "framework", "version"]
-        assert first.split() == ["mail-v1", "unloaded", "topic", "sklearn", "1", "2.0", "KB", "0", "needs", "approval"]
+        assert first.split() == ["mail-v1", "unloaded", "topic", "sklearn", "1", "2", "KiB", "0", "needs", "approval"]
         assert second.split()[:5] == ["wish-v2.0", "unloaded", "intent", "tensorflow", "2.0"]
 
     @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ class TestModels:
     def test_show_tells_all_of_one(self, some: Store) -> None:
         status, output = run("models", "show", "mail-v1")
         assert status == 0
-        assert "model.pkl  2.0" in output.replace("\xa0", " ")
+        assert "model.pkl  2 KiB" in output
         assert "{'accuracy': 0.9}" in output
         facts = json.loads(run("models", "show", "mail-v1", "--json")[1])
         assert facts["needs_approval"] is True

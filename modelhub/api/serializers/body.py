@@ -1,4 +1,4 @@
-"""Bodies of requests: what is misspelt or of another type than it should be is refused, not passed over or guessed at."""
+"""Bodies of requests: what is misspelt, or of another type than wanted, is refused, not passed over or guessed at."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rest_framework import serializers
 # Fields that the browsable API's forms add.
 _OF_FORMS = frozenset({"csrfmiddlewaretoken"})
 
-# What JSON has for a field, and its name for people. The first that fits counts: DRF would take `true` for 1 and 5 for "5".
+# What a field may be in JSON, in Python's types and in words. DRF itself would take `true` for 1 and 5 for "5".
 _JSON_TYPES: tuple[tuple[type[serializers.Field], tuple[type, ...], str], ...] = (
     (serializers.BooleanField, (bool,), "true or false"),
     (serializers.IntegerField, (int,), "a whole number"),
@@ -20,8 +20,6 @@ _JSON_TYPES: tuple[tuple[type[serializers.Field], tuple[type, ...], str], ...] =
     (serializers.CharField, (str,), "a text"),
     (serializers.ChoiceField, (str,), "a text"),
 )
-
-
 _LARGEST = 1e300  # float() raises for what is much larger
 
 
@@ -31,12 +29,22 @@ class KnownFieldsOnly(serializers.BaseSerializer):
     def to_internal_value(self, data: Any) -> Any:
         known: dict[str, serializers.Field] = self.fields
         if hasattr(data, "keys"):
-            unknown = sorted(set(data) - set(known) - _OF_FORMS)
+            is_form = isinstance(data, QueryDict)
+            unknown = sorted(set(data) - set(known) - (_OF_FORMS if is_form else set()))
             if unknown:
                 raise serializers.ValidationError({name: [self.unknown(name)] for name in unknown})
-            if not isinstance(data, QueryDict):  # in a form all is text
-                _check_types(data, known)
+            if not is_form and (wrong := _of_wrong_type(data, known)):  # in a form all is text
+                raise serializers.ValidationError(self._with_other_errors(data, wrong))
         return super().to_internal_value(data)
+
+    def _with_other_errors(self, data: Mapping[str, Any], wrong: Mapping[str, list[str]]) -> dict[str, Any]:
+        """All that is wrong with the fields, in the order in which they came."""
+        found: dict[str, Any] = dict(wrong)
+        try:
+            super().to_internal_value({name: value for name, value in data.items() if name not in wrong})
+        except serializers.ValidationError as error:
+            found = {**error.detail, **wrong}
+        return {name: found[name] for name in [*data, *found] if name in found}
 
     def unknown(self, name: str) -> str:
         """What is told of a field that nobody knows."""
@@ -44,20 +52,19 @@ class KnownFieldsOnly(serializers.BaseSerializer):
         return f"{name} is not known here; {f'known are {known}' if known else 'nothing is expected'}."
 
 
-def _check_types(data: Mapping[str, Any], fields: Mapping[str, serializers.Field]) -> None:
+def _of_wrong_type(data: Mapping[str, Any], fields: Mapping[str, serializers.Field]) -> dict[str, list[str]]:
+    """Field -> what is wrong, as DRF's errors; null is the field's own matter."""
     wrong = {}
     for name, value in data.items():
         wanted = next((kind for kind in _JSON_TYPES if isinstance(fields[name], kind[0])), None)
-        if wanted is None or value is None:  # null is the field's own matter
+        if wanted is None or value is None:
             continue
         _, types, what = wanted
-        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
             wrong[name] = [f"Must be {what}, not {json.dumps(value)[:60]}."]
-        elif is_number and not abs(value) <= _LARGEST:
+        elif isinstance(value, (int, float)) and not abs(value) <= _LARGEST:
             wrong[name] = ["The number is too large."]
-    if wrong:
-        raise serializers.ValidationError(wrong)
+    return wrong
 
 
 class RequestSerializer(KnownFieldsOnly, serializers.Serializer):

@@ -11,12 +11,17 @@ from modelhub.api.serializers.body import RequestSerializer
 from modelhub.conf import Config
 from modelhub.policy.models import OVERRIDABLE, Policy, PolicyChange
 
+SETTING_SOURCES = ["policy", "environment", "default"]
+
 
 class SettingSerializer(serializers.Serializer):
     name = serializers.CharField()
-    value = serializers.JSONField(help_text="What is in force.")
-    environment = serializers.JSONField(help_text="What the environment says.")
+    value = serializers.JSONField(help_text="What counts.")
+    source = serializers.ChoiceField(choices=SETTING_SOURCES, help_text="Where the value comes from.")
+    environment = serializers.JSONField(help_text="What counts without the policy: loaderd's environment or a default.")
     override = serializers.JSONField(allow_null=True, help_text="What the policy says in its place; null: nothing.")
+    observed = serializers.JSONField(allow_null=True, help_text="What loaderd worked by; null: it has no part in it.")
+    observed_at = UnixTimeField(allow_null=True, help_text="When loaderd said so.")
     description = serializers.CharField()
 
 

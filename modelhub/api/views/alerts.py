@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any, cast
 
 from django.db.models import Q, QuerySet
+from django.http import Http404
 from drf_spectacular.utils import extend_schema, extend_schema_view
 from rest_framework import mixins, serializers
 from rest_framework.decorators import action
+from rest_framework.exceptions import NotFound
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -59,6 +61,13 @@ class AlertViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, StrictViewS
             found = found.filter(version__model_id=query["model"])
         return found
 
+    def get_object(self) -> Alert:
+        try:
+            return cast(Alert, super().get_object())
+        except Http404:
+            told = f"No alert has the id {self.kwargs['alert_id']}; GET /api/alerts/ lists them."
+            raise NotFound(told) from None
+
     @extend_schema(
         summary="Say that somebody has seen it",
         request=None,
@@ -68,4 +77,4 @@ class AlertViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, StrictViewS
     def acknowledge(self, request: Request, **kwargs: Any) -> Response:
         """It stays until loaderd resolves it. Who acknowledged first is kept; 409 when it is resolved."""
         check_no_body(request)
-        return Response(AlertSerializer(acknowledge(cast(Alert, self.get_object()), user=request.user)).data)
+        return Response(AlertSerializer(acknowledge(self.get_object(), user=request.user)).data)

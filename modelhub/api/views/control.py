@@ -12,6 +12,7 @@ from rest_framework.response import Response
 from rest_framework.reverse import reverse
 from rest_framework.serializers import Serializer
 
+from loaderd.scheduler import Decision
 from modelhub.api.fields import mebibytes
 from modelhub.api.schema import errors
 from modelhub.api.serializers.operations import (
@@ -117,13 +118,27 @@ class ControlActions:
         version = self.get_object()  # type: ignore[attr-defined]
         wanted = wanted_of(self, request)
         if wanted["dry_run"]:
-            return Response(planning.plan_activate(version))
+            return Response(without_gap(planning.plan_activate(version), wanted["allow_gap"]))
         operation = request_activate(
             version, user=request.user, source="api", reason=wanted["reason"], allow_gap=wanted["allow_gap"]
         )
         if prefers_async(request):
             return accepted(operation)
         return Response(activated(operation))
+
+
+def without_gap(plan: dict[str, Any], is_gap_allowed: bool) -> dict[str, Any]:
+    """The plan of an activation or rollback, refused as the command is where it needs a gap that nobody allowed.
+
+    Its sums stay those of the gap.
+    """
+    if is_gap_allowed or not plan.get("needs_gap"):
+        return plan
+    sentence = (
+        f"{plan['model_id']} does not fit beside {plan['replaces']}, which is live; with allow_gap that one is "
+        f"unloaded first, and requests wait until the other is loaded. {plan['sentence']}"
+    )
+    return {**plan, "decision": str(Decision.REFUSED), "sentence": sentence}
 
 
 def wanted_of(view: Any, request: Request) -> dict[str, Any]:

@@ -27,7 +27,16 @@ from modelhub.api.serializers.lineages import (
 from modelhub.api.serializers.models import ModelSummarySerializer
 from modelhub.api.serializers.operations import ActivatedSerializer, RollBackSerializer
 from modelhub.api.serializers.plans import ActivatePlanSerializer
-from modelhub.api.views.control import ACCEPTED, COMMAND, accepted, activated, done_or_planned, prefers_async, wanted_of
+from modelhub.api.views.control import (
+    ACCEPTED,
+    COMMAND,
+    accepted,
+    activated,
+    done_or_planned,
+    prefers_async,
+    wanted_of,
+    without_gap,
+)
 from modelhub.api.views.strict import StrictViewSet, check_no_body
 from modelhub.conf import config
 from modelhub.lifecycle import planning, versions
@@ -107,7 +116,8 @@ class LineageViewSet(StrictViewSet):
         wanted = wanted_of(self, request)
         to = version_of(lineage, wanted["to"]) if wanted.get("to") else None
         if wanted["dry_run"]:
-            return Response(planning.plan_rollback(lineage, to or _before(lineage)))
+            plan = planning.plan_rollback(lineage, to or _before(lineage))
+            return Response(without_gap(plan, wanted["allow_gap"]))
         operation = versions.request_rollback(
             lineage,
             to=to,

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any, cast
 
 from django.db.models import QuerySet
+from django.http import Http404
 from drf_spectacular.utils import extend_schema, extend_schema_view
 from rest_framework import mixins, serializers
 from rest_framework.decorators import action
+from rest_framework.exceptions import NotFound
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -47,6 +49,13 @@ class OperationViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, StrictV
             operations = narrowed_operations(operations, self.asked())
         return operations
 
+    def get_object(self) -> Operation:
+        try:
+            return cast(Operation, super().get_object())
+        except Http404:
+            told = f"No operation has the id {self.kwargs['operation_id']}; GET /api/operations/ lists them."
+            raise NotFound(told) from None
+
     @extend_schema(
         summary="Cancel an operation that has not ended",
         request=None,
@@ -56,7 +65,7 @@ class OperationViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, StrictV
     def cancel(self, request: Request, **kwargs: Any) -> Response:
         """Queued: at once. A running load: its process is ended. 409 when it is over or an unload that began."""
         check_no_body(request)
-        operation = cast(Operation, self.get_object())
+        operation = self.get_object()
         cancelled = actions.cancel(operation, user=request.user)
         cancelled.version = operation.version  # read already
         return Response(OperationSerializer(cancelled).data)

@@ -14,9 +14,10 @@ from modelhub.api.pagination import BareListPagination
 from modelhub.api.schema import PAGE_HEADERS, errors
 from modelhub.api.serializers.policy import OverridesSerializer, PolicyChangeSerializer, SettingSerializer
 from modelhub.api.views.strict import StrictViewSet
+from modelhub.lifecycle.observed import loader_view
+from modelhub.lifecycle.settings import settings_in_force
 from modelhub.policy.effective import change
 from modelhub.policy.models import PolicyChange
-from modelhub.policy.settings import settings_in_force
 
 
 class PolicyViewSet(StrictViewSet):
@@ -30,8 +31,8 @@ class PolicyViewSet(StrictViewSet):
         summary="Settings that change at run time", responses={200: SettingSerializer(many=True), **errors()}
     )
     def retrieve(self, request: Request) -> Response:
-        """What is in force, what the environment says, and what the policy says in its place."""
-        return Response(SettingSerializer(settings_in_force(), many=True).data)
+        """What counts, where that comes from, and what loaderd said it works by."""
+        return Response(SettingSerializer(settings_in_force(loader_view()), many=True).data)
 
     @extend_schema(
         summary="Change settings",

@@ -1,77 +1,203 @@
 """What people tell models to do in the admin: load, unload, activate, roll back, approve, forget the canary,
 optimise, discover.
 
-Each by POST. What may touch other models is confirmed first, on a page that states its effect.
+Each is asked for first, with its effect stated, and done by POST; see `confirming`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
-from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect
 from django.urls import URLPattern, path, reverse
-from django.views.decorators.http import require_http_methods, require_POST
+from django.views.decorators.http import require_http_methods
 from unfold.admin import ModelAdmin
 
-from loaderd.errors import LoaderdError
+from loaderd import catalogue
+from loaderd.errors import UnknownFramework
 from loaderd.rules import LIVE
-from modelhub.console.admin.confirming import MOST_PLANS, confirmation, effect_of
+from modelhub.conf import config
+from modelhub.console.admin import effects
+from modelhub.console.admin.confirming import (
+    REFUSED,
+    Done,
+    Outcome,
+    Question,
+    ask,
+    carry_out,
+    forget_what_was_shown,
+    reason_for_refusal,
+    reason_of,
+    require,
+    tell,
+)
+from modelhub.console.admin.effects import MOST_PLANS, Effect, effect_of, effects_of
+from modelhub.console.advice import Way
+from modelhub.console.following import together_url
+from modelhub.console.templatetags.console import size
 from modelhub.lifecycle.actions import request_load, request_unload
 from modelhub.lifecycle.canaries import forget_canary, plan_forget_canary
+from modelhub.lifecycle.models import Operation
 from modelhub.lifecycle.optimising import request_optimize
 from modelhub.lifecycle.planning import plan_activate, plan_load, plan_optimize, plan_rollback, plan_unload
 from modelhub.lifecycle.versions import request_activate, request_rollback, was_live
 from modelhub.registry.approval import ApprovalRefused, approve, revoke
 from modelhub.registry.artifacts import declared_canary
-from modelhub.registry.discovery import DiscoveryFailed, DiscoveryReport, discover
-from modelhub.registry.models import ModelVersion
+from modelhub.registry.choices import Status
+from modelhub.registry.discovery import DiscoveryReport, discover
+from modelhub.registry.models import DiscoveryRun, ModelVersion
 
 SHOWN_REFUSALS = 20
-DEFAULT_REASON = "asked for in the admin"
+SHOWN_FILES = 5
+
+_LIST = "admin:registry_modelversion_changelist"
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One thing to do with one model.
+    """One thing to do with models.
 
-    run: does it and returns what to tell, or raises LoaderdError, ApprovalRefused, PermissionDenied. permission:
-    `has_<permission>_permission` of the admin. plan: what it would do, told before; None: it is done at once.
+    title: of its buttons. heading: of its question, with the model in it. what: for who may not: "load models". verb:
+    on the button that says yes, where that is not the title. permission: `has_<permission>_permission` of the
+    admin. effects: what it would do to each of some models, for this user. run: does it to one and returns the
+    operation or what came of it, or raises one of `confirming.REFUSED`. is_grave: something ends by it that serves.
     """
 
     name: str
     title: str
+    heading: str
+    what: str
     permission: str
-    run: Callable[[HttpRequest, ModelVersion], str]
-    plan: Callable[[ModelVersion], Mapping[str, Any]] | None = None
+    effects: Callable[[Sequence[ModelVersion], Any], Sequence[Effect]]
+    run: Callable[[HttpRequest, ModelVersion], Outcome]
+    is_grave: bool = False
+    asks_reason: bool = True
+    verb: str = ""
+
+    def question(self, of: str, versions: Sequence[ModelVersion], user: Any, back: str, **more: Any) -> Question:
+        """of: the model, or how many."""
+        return Question(
+            title=self.heading.format(of),
+            verb=self.verb or self.title,
+            back=back,
+            effects=self.effects(versions, user),
+            is_grave=self.is_grave,
+            asks_reason=self.asks_reason,
+            **more,
+        )
 
 
-def _load(request: HttpRequest, version: ModelVersion) -> str:
-    request_load(version, user=request.user, source="admin", reason=reason_of(request))
-    return f"{version} is to be loaded; its status follows."
+# Effects
 
 
-def _unload(request: HttpRequest, version: ModelVersion) -> str:
-    request_unload(version, user=request.user, source="admin", reason=reason_of(request))
-    return f"{version} is to be unloaded; its status follows."
+def _load_effects(versions: Sequence[ModelVersion], user: Any) -> list[Effect]:
+    return effects_of(versions, plan_load, lambda version, plan: effects.loading(version, plan, user), user)
 
 
-def _activate(request: HttpRequest, version: ModelVersion) -> str:
-    request_activate(
+def _unload_effects(versions: Sequence[ModelVersion], user: Any) -> list[Effect]:
+    live_of = dict(
+        ModelVersion.objects.filter(pk__in=[version.pk for version in versions], aliases__name=LIVE).values_list(
+            "pk", "lineage__name"
+        )
+    )
+    return effects_of(
+        versions, plan_unload, lambda version, plan: effects.unloading(version, plan, live_of.get(version.pk)), user
+    )
+
+
+def _activate_effects(versions: Sequence[ModelVersion], user: Any) -> list[Effect]:
+    return effects_of(
+        versions,
+        plan_activate,
+        lambda version, plan: effects.switching(version, plan, user, is_rollback=False),
+        user,
+    )
+
+
+def _rollback_effects(versions: Sequence[ModelVersion], user: Any) -> list[Effect]:
+    return effects_of(
+        versions,
+        lambda version: plan_rollback(version.lineage, version),
+        lambda version, plan: effects.switching(version, plan, user, is_rollback=True),
+        user,
+    )
+
+
+def _approve_effects(versions: Sequence[ModelVersion], user: Any) -> list[Effect]:
+    return [_approval(version) for version in versions]
+
+
+def _approval(version: ModelVersion) -> Effect:
+    name, count = version.model_id, len(version.manifest)
+    if version.is_approved:
+        return Effect(name, "These files are approved already.", is_possible=False)
+    try:
+        runs_code = catalogue.format_executes_code(version.framework, version.artifact_format)
+    except UnknownFramework:
+        runs_code = True
+    headline = (
+        f"Allows these files to run code on this machine: loading the format {version.artifact_format} can do so."
+        if runs_code
+        else f"Approves these files. The format {version.artifact_format} runs no code by itself, so this is needed "
+        "only where a load asked for it."
+    )
+    shown = [f"{file['path']}, {size(file['size_bytes'])}" for file in version.manifest[:SHOWN_FILES]]
+    more = [f"and {count - SHOWN_FILES} more; the tab Files lists them all"] if count > SHOWN_FILES else []
+    sentence = (
+        f"Approve them if you trust where they come from. It holds for these bytes alone (digest "
+        f"{version.digest[:12]}): files that change need a new approval."
+    )
+    return Effect(name, headline, sentence, details=(*shown, *more))
+
+
+def _revoke_effects(versions: Sequence[ModelVersion], user: Any) -> list[Effect]:
+    return [_revocation(version) for version in versions]
+
+
+def _revocation(version: ModelVersion) -> Effect:
+    if not version.is_approved:
+        return Effect(version.model_id, "These files are not approved: nothing is to be taken back.", is_possible=False)
+    stays = " It is in memory and stays there until it is unloaded." if version.status == Status.LOADED else ""
+    return Effect(version.model_id, f"From now on loading these files is refused until somebody approves them.{stays}")
+
+
+def _canary_effects(versions: Sequence[ModelVersion], user: Any) -> list[Effect]:
+    found = []
+    for version in versions:
+        try:
+            found.append(Effect(version.model_id, plan_forget_canary(version)["sentence"]))
+        except REFUSED as error:
+            told = reason_for_refusal(error)
+            found.append(Effect(version.model_id, "This is not possible.", told, is_possible=False))
+    return found
+
+
+# What is done
+
+
+def _load(request: HttpRequest, version: ModelVersion) -> Outcome:
+    return request_load(version, user=request.user, source="admin", reason=reason_of(request))
+
+
+def _unload(request: HttpRequest, version: ModelVersion) -> Outcome:
+    return request_unload(version, user=request.user, source="admin", reason=reason_of(request))
+
+
+def _activate(request: HttpRequest, version: ModelVersion) -> Outcome:
+    return request_activate(
         version, user=request.user, source="admin", reason=reason_of(request), allow_gap="allow_gap" in request.POST
     )
-    return f"{version} is to be live; it is when its operation has ended."
 
 
-def _roll_back(request: HttpRequest, version: ModelVersion) -> str:
-    request_rollback(
+def _roll_back(request: HttpRequest, version: ModelVersion) -> Outcome:
+    return request_rollback(
         version.lineage,
         to=version,
         user=request.user,
@@ -79,21 +205,21 @@ def _roll_back(request: HttpRequest, version: ModelVersion) -> str:
         reason=reason_of(request),
         allow_gap="allow_gap" in request.POST,
     )
-    return f"{version.lineage} is to be rolled back to {version}; it is when the operation has ended."
 
 
-def _plan_rollback(version: ModelVersion) -> Mapping[str, Any]:
-    return plan_rollback(version.lineage, version)
-
-
-def reason_of(request: HttpRequest) -> str:
-    return request.POST.get("reason", "").strip() or DEFAULT_REASON
-
-
-LOAD = Command("load", "Load", "load", _load, plan_load)
-UNLOAD = Command("unload", "Unload", "unload", _unload, plan_unload)
-ACTIVATE = Command("activate", "Activate", "activate", _activate, plan_activate)
-ROLLBACK = Command("rollback", "Roll back to this", "activate", _roll_back, _plan_rollback)
+LOAD = Command("load", "Load", "Load {}", "load models", "load", _load_effects, _load)
+UNLOAD = Command("unload", "Unload", "Unload {}", "unload models", "unload", _unload_effects, _unload, is_grave=True)
+ACTIVATE = Command("activate", "Activate", "Activate {}", "activate versions", "activate", _activate_effects, _activate)
+ROLLBACK = Command(
+    "rollback",
+    "Roll back to this",
+    "Roll back to {}",
+    "roll back",
+    "activate",
+    _rollback_effects,
+    _roll_back,
+    verb="Roll back",
+)
 
 
 class ModelCommands(ModelAdmin):
@@ -121,86 +247,124 @@ class ModelCommands(ModelAdmin):
     # List actions
 
     @admin.action(description="Load selected models", permissions=["load"])
-    def load_selected(self, request: HttpRequest, queryset: QuerySet[ModelVersion]) -> HttpResponse | None:
+    def load_selected(self, request: HttpRequest, queryset: QuerySet[ModelVersion]) -> HttpResponse:
         return self._confirm_each(request, queryset, LOAD)
 
     @admin.action(description="Unload selected models", permissions=["unload"])
-    def unload_selected(self, request: HttpRequest, queryset: QuerySet[ModelVersion]) -> HttpResponse | None:
+    def unload_selected(self, request: HttpRequest, queryset: QuerySet[ModelVersion]) -> HttpResponse:
         return self._confirm_each(request, queryset, UNLOAD)
 
     @admin.action(description="Approve selected models: their files may run code", permissions=["approve"])
-    def approve_selected(self, request: HttpRequest, queryset: QuerySet[ModelVersion]) -> None:
-        self._tell_each(request, queryset, self._approve)
+    def approve_selected(self, request: HttpRequest, queryset: QuerySet[ModelVersion]) -> HttpResponse:
+        return self._confirm_each(request, queryset, self._approve)
 
-    def _confirm_each(
-        self, request: HttpRequest, queryset: QuerySet[ModelVersion], command: Command
-    ) -> HttpResponse | None:
+    def _confirm_each(self, request: HttpRequest, queryset: QuerySet[ModelVersion], command: Command) -> HttpResponse:
         """First the page that states the effects, then, confirmed, the command for each."""
         if "confirmed" in request.POST:
-            self._tell_each(request, queryset, command)
-            return None
-        assert command.plan is not None
-        chosen = _complete(queryset)[:MOST_PLANS]
+            return self._run_each(request, queryset, command)
+        chosen = list(_complete(queryset)[:MOST_PLANS])
         count = queryset.count()
-        return confirmation(
-            request,
-            self.admin_site,
-            title=f"{command.title}: {chosen[0] if count == 1 else f'{count} models'}",
-            effects=[effect_of(str(version), partial(command.plan, version)) for version in chosen],
-            submit=command.title,
-            back=request.get_full_path(),
+        question = command.question(
+            str(chosen[0]) if count == 1 else f"{count} models",
+            chosen,
+            request.user,
+            request.get_full_path(),
             # As they were sent: with "all of the list" chosen there is no naming them one by one.
             hidden=[
                 ("action", f"{command.name}_selected"),
                 ("select_across", request.POST.get("select_across", "0")),
                 *((ACTION_CHECKBOX_NAME, pk) for pk in request.POST.getlist(ACTION_CHECKBOX_NAME)),
+                *self._digests(chosen, command),
             ],
             left_out=max(0, count - MOST_PLANS),
         )
+        return ask(request, self.admin_site, question)
 
-    def _tell_each(self, request: HttpRequest, queryset: QuerySet[ModelVersion], command: Command) -> None:
-        """Every model gets the command; one that refuses does not stop the others."""
+    def _run_each(self, request: HttpRequest, queryset: QuerySet[ModelVersion], command: Command) -> HttpResponse:
+        """Every model gets the command; one that refuses does not stop the others. Their operations are followed on
+        one page."""
+        operations = []
         for version in _complete(queryset):
-            self._tell(request, version, command)
+            try:
+                outcome = command.run(request, version)
+            except REFUSED as error:
+                messages.error(request, reason_for_refusal(error))
+                continue
+            if isinstance(outcome, Operation):
+                operations.append(outcome)
+            else:
+                tell(request, outcome)
+        forget_what_was_shown()
+        return redirect(together_url(operations) if operations else request.get_full_path())
 
-    def _tell(self, request: HttpRequest, version: ModelVersion, command: Command) -> None:
-        try:
-            self.message_user(request, command.run(request, version), messages.SUCCESS)
-        except (LoaderdError, ApprovalRefused, PermissionDenied) as error:
-            self.message_user(request, str(error), messages.ERROR)
-
-    def _run_approve(self, request: HttpRequest, version: ModelVersion) -> str:
-        # The page of one model says which bytes were looked at; they may have changed since.
-        approve(version, request.user, request.POST.get("digest"))
+    def _run_approve(self, request: HttpRequest, version: ModelVersion) -> Outcome:
+        # The question says which bytes were looked at; they may have changed since.
+        stated = request.POST.getlist(f"digest-{version.pk}") or request.POST.getlist("digest")
+        if not stated:
+            raise ApprovalRefused(
+                f"{version} was not approved, because nobody was shown its files; choose at most {MOST_PLANS} at once."
+            )
+        approve(version, request.user, stated[0])
         self.log_change(request, version, f"Approved {version.approved_digest}.")
-        return f"{version} is approved with digest {version.approved_digest[:12]}."
+        sentence = f"{version} is approved with digest {version.approved_digest[:12]}."
+        way = None
+        if self.has_load_permission(request) and version.status != Status.LOADED:
+            way = Way("Load it", reverse("admin:registry_modelversion_load", args=[version.pk]))
+        return Done("Approved", sentence, way=way)
 
-    def _run_revoke(self, request: HttpRequest, version: ModelVersion) -> str:
+    def _run_revoke(self, request: HttpRequest, version: ModelVersion) -> Outcome:
         revoke(version, request.user)
         self.log_change(request, version, "Approval taken back.")
-        return f"The approval of {version} is taken back."
+        return Done("Approval taken back", f"The approval of {version} is taken back.")
 
-    def _run_forget_canary(self, request: HttpRequest, version: ModelVersion) -> str:
+    def _run_forget_canary(self, request: HttpRequest, version: ModelVersion) -> Outcome:
         forget_canary(version, user=request.user, reason=reason_of(request))
         self.log_change(request, version, "Recorded canary forgotten.")
-        return f"The canary of {version} is forgotten; its next load records a new one."
+        return Done("Canary forgotten", f"The canary of {version} is forgotten; its next load records a new one.")
 
     @property
     def _forget_canary(self) -> Command:
-        return Command("forget_canary", "Forget canary", "change", self._run_forget_canary, plan_forget_canary)
+        return Command(
+            "forget_canary",
+            "Forget canary",
+            "Forget the canary of {}",
+            "change models",
+            "change",
+            _canary_effects,
+            self._run_forget_canary,
+        )
 
     @property
     def _approve(self) -> Command:
-        return Command("approve", "Approve these files", "approve", self._run_approve)
+        return Command(
+            "approve",
+            "Approve these files",
+            "Approve the files of {}",
+            "approve models",
+            "approve",
+            _approve_effects,
+            self._run_approve,
+            asks_reason=False,
+        )
 
     @property
     def _revoke(self) -> Command:
-        return Command("revoke", "Take approval back", "approve", self._run_revoke)
+        return Command(
+            "revoke",
+            "Take approval back",
+            "Take back the approval of {}",
+            "approve models",
+            "approve",
+            _revoke_effects,
+            self._run_revoke,
+            asks_reason=False,
+        )
 
     # Buttons
 
     def buttons_of(self, request: HttpRequest, version: ModelVersion) -> list[dict[str, Any]]:
-        """What this user may do with this model now: [{title, url, is_confirmed}]."""
+        """What this user may do with this model now: [{title, url, is_main}]; each address asks first."""
+        is_loaded = version.status == Status.LOADED
         commands = [LOAD, UNLOAD]
         if not any(alias.name == LIVE for alias in version.aliases.all()):
             commands.append(ACTIVATE)
@@ -214,7 +378,7 @@ class ModelCommands(ModelAdmin):
             {
                 "title": command.title,
                 "url": reverse(f"admin:registry_modelversion_{command.name}", args=[version.pk]),
-                "is_confirmed": command.plan is not None,
+                "is_main": command is (ACTIVATE if is_loaded else LOAD),
             }
             for command in commands
             if self._may(request, command)
@@ -224,90 +388,96 @@ class ModelCommands(ModelAdmin):
         return bool(getattr(self, f"has_{command.permission}_permission")(request))
 
     def get_urls(self) -> list[URLPattern]:
-        wrap = self.admin_site.admin_view
+        def at(place: str, view: Callable[..., HttpResponse], name: str) -> URLPattern:
+            asked_or_done = require_http_methods(["GET", "POST"])(view)
+            return path(place, self.admin_site.admin_view(asked_or_done), name=f"registry_modelversion_{name}")
+
+        commands = (LOAD, UNLOAD, ACTIVATE, ROLLBACK, self._approve, self._revoke, self._forget_canary)
         return [
-            path("discover/", wrap(require_POST(self.run_discovery)), name="registry_modelversion_discover"),
-            path(
-                "optimize/",
-                wrap(require_http_methods(["GET", "POST"])(self.optimize)),
-                name="registry_modelversion_optimize",
-            ),
-            *(
-                path(
-                    f"<int:pk>/{command.name}/",
-                    wrap(self._view_of(command)),
-                    name=f"registry_modelversion_{command.name}",
-                )
-                for command in (LOAD, UNLOAD, ACTIVATE, ROLLBACK, self._approve, self._revoke, self._forget_canary)
-            ),
+            at("discover/", self.run_discovery, "discover"),
+            at("optimize/", self.optimize, "optimize"),
+            *(at(f"<int:pk>/{command.name}/", self._view_of(command), command.name) for command in commands),
             *super().get_urls(),
         ]
 
     def _view_of(self, command: Command) -> Callable[..., HttpResponse]:
-        """GET, where there is a plan, states the effect and asks; POST does it."""
+        """GET states the effect and asks; POST does it."""
 
         def view(request: HttpRequest, pk: int) -> HttpResponse:
-            if not self._may(request, command):
-                raise PermissionDenied
+            refused = require(request, self._may(request, command), command.what)
+            if refused is not None:
+                return refused
             version: Any = get_object_or_404(ModelVersion.objects.select_related("lineage"), pk=pk)
             back = reverse("admin:registry_modelversion_change", args=[pk])
-            if request.method != "POST" and command.plan is not None:
-                return confirmation(
-                    request,
-                    self.admin_site,
-                    title=f"{command.title}: {version}",
-                    effects=[effect_of(str(version), partial(command.plan, version))],
-                    submit=command.title,
-                    back=back,
-                )
-            self._tell(request, version, command)
-            return redirect(back)
 
-        return require_POST(view) if command.plan is None else require_http_methods(["GET", "POST"])(view)
+            def question() -> Question:
+                digests = self._digests([version], command)
+                return command.question(str(version), [version], request.user, back, hidden=digests)
+
+            if request.method != "POST":
+                return ask(request, self.admin_site, question())
+            return carry_out(request, self.admin_site, partial(command.run, request, version), question, back)
+
+        return view
+
+    def _digests(self, versions: Sequence[ModelVersion], command: Command) -> list[tuple[str, str]]:
+        """Which bytes were looked at, for the commands that hold for these bytes alone."""
+        if command.name != self._approve.name:
+            return []
+        return [(f"digest-{version.pk}", version.digest) for version in versions]
 
     def optimize(self, request: HttpRequest) -> HttpResponse:
         """Unloads what is unused or little used; GET tells what that would be."""
-        if not self.has_unload_permission(request):
-            raise PermissionDenied
-        back = reverse("admin:registry_modelversion_changelist")
+        refused = require(request, self.has_unload_permission(request), "optimise memory, which unloads models")
+        if refused is not None:
+            return refused
+        back = reverse(_LIST)
+
+        def question() -> Question:
+            effect = effect_of(None, plan_optimize, effects.optimising, request.user)
+            return Question("Optimise memory", "Optimise memory", back, [effect], is_grave=True)
+
         if request.method != "POST":
-            return confirmation(
-                request,
-                self.admin_site,
-                title="Optimise memory",
-                effects=[effect_of("all models", plan_optimize)],
-                submit="Optimise memory",
-                back=back,
-            )
-        try:
-            operation = request_optimize(user=request.user, source="admin", reason=reason_of(request))
-        except LoaderdError as error:
-            self.message_user(request, error.message, messages.ERROR)
-            return redirect(back)
-        self.message_user(request, "Memory is to be optimised; this operation tells what was freed.", messages.SUCCESS)
-        return redirect("admin:lifecycle_operation_change", operation.pk)
+            return ask(request, self.admin_site, question())
+        act = partial(request_optimize, user=request.user, source="admin", reason=reason_of(request))
+        return carry_out(request, self.admin_site, act, question, back)
 
     def run_discovery(self, request: HttpRequest) -> HttpResponse:
-        if not self.has_discover_permission(request):
-            raise PermissionDenied
-        try:
-            report = discover(actor=request.user.get_username())
-        except DiscoveryFailed as error:
-            self.message_user(request, str(error), messages.ERROR)
-        else:
-            self._tell_report(request, report)
-        return redirect("admin:registry_modelversion_changelist")
+        """Compares the store with the registry; GET tells what that means."""
+        refused = require(request, self.has_discover_permission(request), "run discovery")
+        if refused is not None:
+            return refused
+        back = reverse(_LIST)
 
-    def _tell_report(self, request: HttpRequest, report: DiscoveryReport) -> None:
-        self.message_user(request, f"Discovery: {report.summary()}.", messages.SUCCESS)
-        for model_id in report.stale_in_memory:
-            text = f"{model_id} changed on disk while it is loaded; unload and load it to use the new files."
-            self.message_user(request, text, messages.WARNING)
-        for refused_path, reason in report.refused[:SHOWN_REFUSALS]:
-            self.message_user(request, f"{refused_path} is refused. {reason}", messages.WARNING)
-        if len(report.refused) > SHOWN_REFUSALS:
-            more = f"{len(report.refused) - SHOWN_REFUSALS} more are refused; see the discovery's page."
-            self.message_user(request, more, messages.WARNING)
+        def question() -> Question:
+            effect = Effect(
+                str(config().MODELS_DIR),
+                f"Compares {config().MODELS_DIR} with the registry.",
+                "New directories are registered, files that changed are noticed (their approval ends), what is gone is "
+                "marked. Nothing is loaded or unloaded, and no file is touched.",
+            )
+            return Question("Run discovery", "Run discovery", back, [effect], asks_reason=False)
+
+        if request.method != "POST":
+            return ask(request, self.admin_site, question())
+        return carry_out(request, self.admin_site, partial(self._discover, request), question, back)
+
+    def _discover(self, request: HttpRequest) -> Done:
+        report = discover(actor=request.user.get_username())
+        run = DiscoveryRun.objects.only("pk").first()
+        way = run and Way("Whole report", reverse("admin:registry_discoveryrun_change", args=[run.pk]), dialog=False)
+        return Done("Discovery", f"Discovery: {report.summary()}.", _warnings_of(report), way)
+
+
+def _warnings_of(report: DiscoveryReport) -> list[str]:
+    told = [
+        f"{model_id} changed on disk while it is loaded; unload and load it to use the new files."
+        for model_id in report.stale_in_memory
+    ]
+    told += [f"{refused_path} is refused. {reason}" for refused_path, reason in report.refused[:SHOWN_REFUSALS]]
+    if len(report.refused) > SHOWN_REFUSALS:
+        told.append(f"{len(report.refused) - SHOWN_REFUSALS} more are refused; see the discovery's page.")
+    return told
 
 
 def _complete(queryset: QuerySet[ModelVersion]) -> QuerySet[ModelVersion]:

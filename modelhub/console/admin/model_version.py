@@ -1,46 +1,57 @@
-"""A model in the admin: the list, and a page that shows what it is and does. People write its policy only."""
+"""A model in the admin: the list, whose rows are live, and a page with tabs. People write its policy only."""
 
 from __future__ import annotations
 
-import json
+from datetime import UTC, datetime
 from typing import Any
 
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied
 from django.db import transaction
-from django.db.models import QuerySet
+from django.db.models import QuerySet, Value
+from django.db.models.functions import Coalesce
 from django.forms import ModelForm
 from django.http import HttpRequest, HttpResponse
-from django.template.defaultfilters import filesizeformat
+from django.shortcuts import redirect
+from django.urls import reverse
 from django.utils import timezone
-from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from unfold.decorators import display
-from unfold.views import ChangeList
+from unfold.templatetags.unfold_list import result_headers
 
 from loaderd.rules import LIVE
-from modelhub.console.admin.filters import AttentionFilter, FrameworkFilter
+from modelhub.console.admin.filters import FILTERS, CountedList
 from modelhub.console.admin.history import delete_history, history_counts
 from modelhub.console.admin.model_commands import ModelCommands
+from modelhub.console.model_page.cells import cells_of
+from modelhub.console.model_page.look import is_held, looks
+from modelhub.console.model_page.offers import rights_of
+from modelhub.console.model_page.rows import rows_of
+from modelhub.console.model_page.views import first_view
 from modelhub.lifecycle.models import LineageChange
-from modelhub.lifecycle.observed import effective_status, known, loader_view
-from modelhub.registry.approval import needs_approval
-from modelhub.registry.choices import DesiredState, Status
+from modelhub.lifecycle.observed import loader_view
 from modelhub.registry.models import Alias, DiscoveryRun, ModelVersion, large_columns
 
-STATUS_COLOURS = {
-    "loaded": "success",
-    "loading": "info",
-    "unloading": "info",
-    "error": "danger",
-    "unreachable": "warning",
-}
-HEALTH_COLOURS = {"Healthy": "success", "Degraded": "warning", "Unhealthy": "danger"}
-SHOWN_FILES = 100
-_IN_MEMORY = (Status.LOADING, Status.LOADED, Status.UNLOADING)
 _AT_ONCE = ["pinned", "priority", "autoload", "keep_alive_seconds"]
 _AT_NEXT_LOAD = ["load_timeout_seconds", "threads", "max_batch_size", "memory_limit_mb"]
-_POLICY = [*_AT_ONCE, *_AT_NEXT_LOAD]
+TABS = (
+    ("overview", "Overview"),
+    ("versions", "Versions"),
+    ("metrics", "Metrics"),
+    ("operations", "Operations"),
+    ("log", "Log"),
+    ("files", "Files"),
+    ("playground", "Playground"),
+    ("policy", "Policy"),
+    ("audit", "Audit"),
+)
+_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
+_LABELS = {
+    "autoload": "Load on demand (autoload)",
+    "keep_alive_seconds": "Keep-alive, seconds",
+    "load_timeout_seconds": "Load timeout, seconds",
+    "memory_limit_mb": "Memory limit, MiB",
+}
 # What the database would refuse too, said at its field: (lowest, highest), and whether the lowest itself is allowed.
 _BOUNDS: dict[str, tuple[float, float | None, bool]] = {
     "priority": (0, 100, True),
@@ -50,49 +61,40 @@ _BOUNDS: dict[str, tuple[float, float | None, bool]] = {
     "max_batch_size": (1, None, True),
     "memory_limit_mb": (1, None, True),
 }
-_SECTIONS = {
-    "Status": [
-        *("shown_status", "status_reason", "status_cause", "status_changed_at", "observed_at", "desired_state"),
-        *("shown_aliases", "rolled_back_at", "rolled_back_reason", "process", "started_at", "phase"),
-    ],
-    "Health": [
-        *("health", "shown_health_reason", "last_health_check_at", "heartbeat_at"),
-        *("canary_result", "canary_at", "canary_time", "shown_canary"),
-    ],
-    "Policy, at once": _AT_ONCE,
-    "Policy, from the next load on": _AT_NEXT_LOAD,
-    "Memory": ["memory", "shared_memory", "gpu_memory", "peak_memory"],
-    "Measured for the next load": ["measured_peak", "measured_resident", "measured_gpu", "measured_of"],
-    "Usage": [
-        *("load_count", "last_load", "average_load", "last_loaded_at", "usage_count", "item_count", "last_used_at"),
-        *("average_latency", "failed_predictions", "error_count", "last_error"),
-    ],
-    "Artifact": [
-        *("model_id", "name", "lineage", "type_label", "version", "path", "framework", "artifact_format", "size"),
-        *("digest", "approval", "created_at", "discovered_at", "changed_at", "missing_since", "refusal"),
-        *("performance_metrics", "files", "shown_metadata", "shown_config", "shown_signature"),
-    ],
-}
 
 
-class VersionList(ChangeList):
-    """A page of models with the status that is true now: one look at loaderd for all rows."""
+class VersionList(CountedList):
+    """A page of models with what is true of them now: one look at loaderd and at the latencies for all rows."""
 
     def get_queryset(self, *args: Any, **kwargs: Any) -> QuerySet[ModelVersion]:
         return super().get_queryset(*args, **kwargs).defer(*large_columns())
 
     def get_results(self, request: HttpRequest) -> None:
         super().get_results(request)
-        loader = loader_view()
-        for version in self.result_list:
-            version.status_now = effective_status(version, loader)
+        rights = rights_of(request.user)
+        versions: list[Any] = list(self.result_list)  # type: ignore[has-type]
+        names = {version.pk: [alias.name for alias in version.aliases.all()] for version in versions}
+        for row in rows_of(versions, names, loader_view()):
+            row.version.cells = cells_of(row, rights)
+        self.result_list = versions
+        self.columns = len(self.model_admin.list_display)
         self.last_discovery = DiscoveryRun.objects.first()
         self.may_discover = self.model_admin.has_discover_permission(request)
         self.may_optimize = self.model_admin.has_unload_permission(request)
 
+    @property
+    def headers(self) -> list[dict[str, Any]]:
+        return list(result_headers(self))
+
 
 class PolicyForm(ModelForm):
     """What people may change of a model; a bad value is told at its field."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for name, label in _LABELS.items():
+            if name in self.fields:  # who may only look has no field
+                self.fields[name].label = label
 
     def clean(self) -> dict[str, Any] | None:
         cleaned = super().clean()
@@ -110,38 +112,46 @@ class PolicyForm(ModelForm):
 @admin.register(ModelVersion)
 class ModelVersionAdmin(ModelCommands):
     list_display = [
-        *("model_id", "shown_status", "health", "type_label", "framework", "version", "shown_aliases", "size"),
-        *("memory", "pinned", "load_count", "last_used_at"),
+        *("shown_model", "state", "health", "shown_version", "kind", "memory", "p95", "last_used", "actions_of_row"),
     ]
-    list_filter = [
-        *("status", "lineage__type", FrameworkFilter, "desired_state", "health_status", "pinned", "autoload"),
-        AttentionFilter,
-    ]
+    list_filter = FILTERS
+    list_filter_sheet = True
+    list_fullwidth = True
     form = PolicyForm
     list_select_related = ["lineage"]
     list_per_page = 50
     list_before_template = "console/discovery_bar.html"
-    change_form_outer_before_template = "console/model_commands.html"
+    change_list_template = "console/model/list.html"
+    change_form_template = "console/model/page.html"
     search_fields = ["model_id", "name", "lineage__name"]
     search_help_text = "Model, name or lineage"
     show_full_result_count = False
     show_facets = admin.ShowFacets.NEVER
     warn_unsaved_form = True
-    fieldsets = [(title, {"fields": fields}) for title, fields in _SECTIONS.items()]
-    readonly_fields = [name for fields in _SECTIONS.values() for name in fields if name not in _POLICY]
+    fieldsets = [
+        ("Counts at once", {"fields": _AT_ONCE}),
+        ("Counts from the next load on", {"fields": _AT_NEXT_LOAD}),
+    ]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[ModelVersion]:
         return super().get_queryset(request).select_related("lineage", "approved_by").prefetch_related("aliases")
 
-    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[VersionList]:
         return VersionList
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
+        shown: dict[str, Any] = {"tabs": TABS, "title": object_id}
         version = self.get_object(request, object_id)
-        shown = {} if version is None else {"buttons": self.buttons_of(request, version), "remarks": remarks(version)}
+        if version is not None and self.has_view_or_change_permission(request, version):
+            shown |= first_view(request, version.pk) | {"title": version.model_id, "subtitle": None}
         return super().change_view(request, object_id, form_url, {**(extra_context or {}), **shown})
+
+    def response_post_save_change(self, request: HttpRequest, obj: ModelVersion) -> HttpResponse:
+        """Back to where the policy was changed."""
+        looks.forget()
+        return redirect(reverse("admin:registry_modelversion_change", args=[obj.pk]) + "#policy")
 
     # What people may change
 
@@ -197,135 +207,43 @@ class ModelVersionAdmin(ModelCommands):
         shown = [*names, *(f"{count} {name}" for name, count in list(counts.items())[1:])]
         return shown, counts, missing, [str(alias) for alias in kept]
 
-    # What is shown
+    # What is shown: templates/console/model/list.html draws the rows, these name the columns and how they are sorted
 
-    @display(description="Status", label=STATUS_COLOURS, ordering="status")
-    def shown_status(self, version: ModelVersion) -> str:
-        return _status_now(version)
+    @display(description="Model", ordering="model_id")
+    def shown_model(self, version: ModelVersion) -> str:
+        return version.model_id
 
-    @display(description="Health", label=HEALTH_COLOURS, ordering="health_status")
-    def health(self, version: ModelVersion) -> str | None:
-        return known(version.get_health_status_display(), _status_now(version))
+    @display(description="State", ordering="status")
+    def state(self, version: Any) -> SafeString:
+        return version.cells["state"]
 
-    @display(description="Why")
-    def shown_health_reason(self, version: ModelVersion) -> str | None:
-        return known(version.health_reason, _status_now(version)) or None
+    @display(description="Health", ordering="health_status")
+    def health(self, version: Any) -> SafeString:
+        return version.cells["health"]
 
-    @display(description="Canary")
-    def canary_result(self, version: ModelVersion) -> str | None:
-        return None if version.canary_ok is None else ("passed" if version.canary_ok else "failed")
+    @display(description="Version, aliases", ordering="version")
+    def shown_version(self, version: ModelVersion) -> str:
+        return version.version
 
-    @display(description="Canary took")
-    def canary_time(self, version: ModelVersion) -> str | None:
-        return None if version.canary_seconds is None else f"{version.canary_seconds * 1000:.1f} ms"
+    @display(description="Type, framework", ordering="lineage__type")
+    def kind(self, version: ModelVersion) -> str:
+        return f"{version.lineage.get_type_display()}, {version.framework}"
 
-    @display(description="Canary input and expected output")
-    def shown_canary(self, version: ModelVersion) -> SafeString | None:
-        return _json(version.canary)
+    @display(description="Memory", ordering=Coalesce("private_bytes", 0))
+    def memory(self, version: Any) -> SafeString:
+        return version.cells["memory"]
 
-    @display(description="Aliases")
-    def shown_aliases(self, version: ModelVersion) -> str | None:
-        return ", ".join(alias.name for alias in version.aliases.all()) or None
+    @display(description="p95, 5 min")
+    def p95(self, version: Any) -> SafeString:
+        return version.cells["p95"]
 
-    @display(description="Pid")
-    def process(self, version: ModelVersion) -> str | None:
-        pid = known(version.pid, _status_now(version))
-        return None if pid is None else str(pid)
+    @display(description="Last used", ordering=Coalesce("last_used_at", Value(_LONG_AGO)))
+    def last_used(self, version: Any) -> SafeString:
+        return version.cells["used"]
 
-    @display(description="Type", ordering="lineage__type")
-    def type_label(self, version: ModelVersion) -> str:
-        return version.lineage.get_type_display()
-
-    @display(description="Size", ordering="size_bytes")
-    def size(self, version: ModelVersion) -> str:
-        return filesizeformat(version.size_bytes)
-
-    @display(description="Memory", ordering="private_bytes")
-    def memory(self, version: ModelVersion) -> str | None:
-        return _bytes(known(version.private_bytes, _status_now(version)))
-
-    @display(description="With its share of shared pages")
-    def shared_memory(self, version: ModelVersion) -> str | None:
-        return _bytes(known(version.pss_bytes, _status_now(version)))
-
-    @display(description="GPU memory")
-    def gpu_memory(self, version: ModelVersion) -> str | None:
-        return _bytes(known(version.gpu_bytes, _status_now(version)))
-
-    @display(description="Peak since the last load")
-    def peak_memory(self, version: ModelVersion) -> str | None:
-        return _bytes(version.peak_private_bytes)
-
-    @display(description="Peak of the load")
-    def measured_peak(self, version: ModelVersion) -> str | None:
-        return _bytes(version.measured_peak_bytes)
-
-    @display(description="Highest while serving")
-    def measured_resident(self, version: ModelVersion) -> str | None:
-        return _bytes(version.measured_resident_bytes)
-
-    @display(description="Highest on the GPU")
-    def measured_gpu(self, version: ModelVersion) -> str | None:
-        return _bytes(version.measured_gpu_bytes)
-
-    @display(description="Measured of")
-    def measured_of(self, version: ModelVersion) -> str | None:
-        if not version.measured_digest:
-            return None
-        which = "the present files" if version.measured_digest == version.digest else "other files, so it is estimated"
-        return f"{which}, on {version.measured_device or 'cpu'}"
-
-    @display(description="Last load")
-    def last_load(self, version: ModelVersion) -> str | None:
-        return None if version.last_load_seconds is None else f"{version.last_load_seconds:.3f} s"
-
-    @display(description="Average load")
-    def average_load(self, version: ModelVersion) -> str | None:
-        return f"{version.average_load_seconds:.3f} s" if version.load_count else None
-
-    @display(description="Average latency")
-    def average_latency(self, version: ModelVersion) -> str | None:
-        seconds = version.average_latency_seconds
-        return None if seconds is None else f"{seconds * 1000:.1f} ms"
-
-    @display(description="Failed predictions")
-    def failed_predictions(self, version: ModelVersion) -> str:
-        return f"{version.prediction_error_count} ({version.error_rate:.2%})"
-
-    @display(description="Approval")
-    def approval(self, version: ModelVersion) -> str:
-        if needs_approval(version):
-            old = "; the approved files were others" if version.approved_digest else ""
-            return f"Missing: loading this format can run code{old}."
-        if not version.is_approved:
-            return "Not needed, unless loading says so: this format runs no code by itself."
-        who = version.approved_by or "the operator of this machine, or a user who is gone,"
-        when = f" at {version.approved_at:%Y-%m-%d %H:%M:%S %Z}" if version.approved_at else ""
-        return f"By {who}{when}."
-
-    @display(description="Files")
-    def files(self, version: ModelVersion) -> SafeString:
-        rows = [(file["path"], filesizeformat(file["size_bytes"])) for file in version.manifest]
-        if len(rows) > SHOWN_FILES:
-            rows = [*rows[:SHOWN_FILES], (f"and {len(rows) - SHOWN_FILES} more", "")]
-        return format_html_join("", "<div>{} <span class='text-font-subtle-light'>{}</span></div>", rows)
-
-    @display(description="metadata.json")
-    def shown_metadata(self, version: ModelVersion) -> SafeString | None:
-        return _json(version.metadata)
-
-    @display(description="config.json")
-    def shown_config(self, version: ModelVersion) -> SafeString | None:
-        return _json(version.config)
-
-    @display(description="Signature")
-    def shown_signature(self, version: ModelVersion) -> SafeString | None:
-        return _json(version.signature)
-
-
-def is_held(version: ModelVersion) -> bool:
-    """Whether the model is in memory or somebody wants it there."""
-    return version.status in _IN_MEMORY or version.desired_state == DesiredState.LOADED
+    @display(description="Actions")
+    def actions_of_row(self, version: Any) -> SafeString:
+        return version.cells["actions"]
 
 
 def forget_live(versions: QuerySet[ModelVersion], user: Any) -> None:
@@ -346,43 +264,3 @@ def forget_live(versions: QuerySet[ModelVersion], user: Any) -> None:
     )
     for alias in aliases:
         alias.delete()  # one by one: loaderd hears of it by the signal
-
-
-def remarks(version: ModelVersion) -> list[str]:
-    """What somebody should know before they act on the model."""
-    said = []
-    if version.missing_since is not None:
-        said.append(
-            f"Its directory is gone since {version.missing_since:%Y-%m-%d %H:%M}; put it back or delete it here."
-        )
-    if version.refusal:
-        said.append(f"Discovery refuses its directory. {version.refusal}")
-    if version.status in _IN_MEMORY and version.is_stale_in_memory:
-        said.append("Its files changed since it was loaded; unload and load it to use the new ones.")
-    if version.rolled_back_at is not None:
-        why = f": {version.rolled_back_reason}" if version.rolled_back_reason else ""
-        said.append(f"A rollback left it at {version.rolled_back_at:%Y-%m-%d %H:%M}{why}.")
-    if needs_approval(version):
-        said.append(
-            f"Loading the format {version.artifact_format} can run code. Approve it if you trust where these files "
-            f"come from (digest {version.digest[:12]})."
-        )
-    return said
-
-
-def _status_now(version: Any) -> str:
-    """Looked up once a model; a list has done it for all its rows."""
-    if not hasattr(version, "status_now"):
-        version.status_now = effective_status(version, loader_view())
-    return str(version.status_now)
-
-
-def _bytes(count: int | None) -> str | None:
-    return None if count is None else filesizeformat(count)
-
-
-def _json(value: Any) -> SafeString | None:
-    if value in (None, {}):
-        return None
-    text = json.dumps(value, indent=2, ensure_ascii=False)
-    return format_html("<pre class='max-h-96 overflow-auto text-xs'>{}</pre>", text)

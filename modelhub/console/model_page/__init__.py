@@ -1,1 +1,1 @@
-"""A model's page, its lineage's page and the rows of the list: what is true now, what happened, and what can be done."""
+"""A model's page, its lineage's page and the list's rows: what is true now, what happened, what can be done."""

@@ -6,11 +6,13 @@ from collections.abc import Container
 from dataclasses import dataclass
 from typing import Any
 
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest
 from django.urls import reverse
 
+from loaderd.states import ModelState
 from modelhub.lifecycle.permissions import ACTIVATE, LOAD, UNLOAD
 from modelhub.registry.approval import APPROVE_PERMISSION
-from modelhub.registry.choices import Status
 from modelhub.registry.models import ModelVersion
 
 CHANGE = "registry.change_modelversion"
@@ -31,6 +33,12 @@ def rights_of(user: Any) -> frozenset[str]:
     return frozenset(permission for permission in _ASKED if user.has_perm(permission))
 
 
+def check_may_see(request: HttpRequest) -> None:
+    """Raises PermissionDenied for who may not look at models."""
+    if not any(request.user.has_perm(f"registry.{verb}_modelversion") for verb in ("view", "change")):
+        raise PermissionDenied
+
+
 def offers(
     version: ModelVersion, status: str, rights: Container[str], *, is_live: bool, was_live: bool = False
 ) -> list[Offer]:
@@ -39,19 +47,19 @@ def offers(
     Nothing while loaderd is away or the model is on its way; no load of what discovery did not find or refused.
     """
     found: list[Offer] = []
-    if status not in (Status.UNLOADED, Status.LOADED, Status.ERROR):
+    if status not in (ModelState.UNLOADED, ModelState.LOADED, ModelState.ERROR):
         return found
 
     def offer(title: str, command: str, *, is_main: bool = False) -> None:
         found.append(Offer(title, reverse(f"admin:registry_modelversion_{command}", args=[version.pk]), is_main))
 
     is_there = version.missing_since is None and not version.refusal
-    if status != Status.LOADED and is_there and LOAD in rights:
-        offer("Load again" if status == Status.ERROR else "Load", "load", is_main=True)
-    if status == Status.LOADED and UNLOAD in rights:
-        offer("Unload", "unload", is_main=is_live)
+    if status != ModelState.LOADED and is_there and LOAD in rights:
+        offer("Load again" if status == ModelState.ERROR else "Load", "load", is_main=True)
+    if status == ModelState.LOADED and UNLOAD in rights:
+        offer("Unload", "unload")
     if not is_live and is_there and ACTIVATE in rights:
-        offer("Activate", "activate", is_main=status == Status.LOADED)
+        offer("Activate", "activate", is_main=status == ModelState.LOADED)
         if was_live:
             offer("Roll back to this", "rollback")
     return found

@@ -6,12 +6,12 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from typing import Any
 
-from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
+from django.utils.safestring import SafeString, mark_safe
 
+from loaderd.states import ModelState
 from modelhub.console.live import Shared
 from modelhub.console.model_page.cells import (
     COLUMNS,
@@ -22,9 +22,8 @@ from modelhub.console.model_page.cells import (
     digest_in,
     row_of,
 )
-from modelhub.console.model_page.offers import rights_of
+from modelhub.console.model_page.offers import check_may_see, rights_of
 from modelhub.lifecycle.observed import LoaderView, loader_view
-from modelhub.registry.choices import Status
 from modelhub.registry.models import Alias, ModelVersion
 from modelhub.telemetry.queries import summaries
 
@@ -68,12 +67,10 @@ class Watched:
         return {row.version.pk: row for row in rows_of(versions, names, loader_view())}
 
 
-def rows_of(
-    versions: Iterable[ModelVersion], aliases: Mapping[int, list[str]], loader: LoaderView
-) -> Iterable[Row]:
+def rows_of(versions: Iterable[ModelVersion], aliases: Mapping[int, list[str]], loader: LoaderView) -> Iterable[Row]:
     """Each with its latency of the last minutes: one query, and none when nothing is loaded."""
     listed = list(versions)
-    loaded = [version.pk for version in listed if version.status == Status.LOADED]
+    loaded = [version.pk for version in listed if version.status == ModelState.LOADED]
     latencies = summaries(loaded, LATENCY_SECONDS)
     for version in listed:
         found = latencies.get(version.pk)
@@ -85,22 +82,26 @@ watched = Watched()
 
 def changed(request: HttpRequest) -> HttpResponse:
     """The cells of those rows that are not as the page shows them: `?rows=pk:digest,…`; 204 when all are."""
-    if not (request.user.has_perm("registry.view_modelversion") or request.user.has_perm("registry.change_modelversion")):
-        raise PermissionDenied
+    check_may_see(request)
     shown = _shown(request.GET.get("rows", ""))
     rights = rights_of(request.user)
     rows = watched.get(shown) if shown else {}
-    cells: list[Any] = []
+    cells: list[SafeString] = []
     for pk, digest in shown.items():
         row = rows.get(pk)
         if row is None:
             continue
         made = cells_of(row, rights)
         if digest_in(made) != digest:
-            cells += [made[name] for name in NAMES]
+            cells += [_in_place(made[name]) for name in NAMES]
     response = HttpResponse(status=204) if not cells else render(request, "console/model/cells.html", {"cells": cells})
     response.headers["Cache-Control"] = "no-store"
     return response
+
+
+def _in_place(cell: SafeString) -> SafeString:
+    """The cell as htmx puts it where one of its id stands."""
+    return mark_safe(cell.replace("<span ", '<span hx-swap-oob="morph" ', 1))  # noqa: S308 (it was escaped)
 
 
 def _shown(text: str) -> dict[int, str]:

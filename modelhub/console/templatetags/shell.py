@@ -35,4 +35,4 @@ def selecting(cell: SafeString, instance: object) -> SafeString:
 
 @register.simple_tag(takes_context=True)
 def empty_state(context: Context, changelist: Any) -> Empty:
-    return empty_of(context.request, changelist)  # type: ignore[attr-defined]
+    return empty_of(context.request, changelist)

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from modelhub.management.deciding import refusals_told
 from modelhub.management.operating import print_json, user_to_act_as
-from modelhub.management.tables import print_table
+from modelhub.management.tables import at_second, print_table
 from modelhub.telemetry.alerts import acknowledge, alerts
 from modelhub.telemetry.models import Alert
 
@@ -46,7 +46,7 @@ class Command(BaseCommand):
             table.add_column(heading, overflow="fold")
         for alert in found:
             model_id = alert.version.model_id if alert.version else ""
-            since = f"{alert.opened_at:%Y-%m-%d %H:%M:%S}"
+            since = at_second(alert.opened_at)
             table.add_row(str(alert.pk), alert.state, alert.kind, *map(escape, (model_id, since, alert.message)))
         print_table(self, table)
 

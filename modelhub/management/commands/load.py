@@ -8,7 +8,7 @@ from modelhub.lifecycle import planning
 from modelhub.lifecycle.actions import request_load
 from modelhub.lifecycle.models import Operation
 from modelhub.lifecycle.versions import named
-from modelhub.management.operating import OperationCommand, mebibytes_of
+from modelhub.management.operating import OperationCommand, memory_of
 
 
 class Command(OperationCommand):
@@ -24,5 +24,7 @@ class Command(OperationCommand):
         return planning.plan_load(named(subject))
 
     def sentence(self, subject: str, result: dict[str, Any]) -> str:
-        seconds, memory = result.get("load_seconds") or 0.0, mebibytes_of(result.get("private_bytes"))
+        seconds, memory = result.get("load_seconds") or 0.0, memory_of(result.get("private_bytes"))
+        if result.get("was_loaded"):
+            return f"{subject}: is loaded already, {memory}; nothing was done"
         return f"{subject}: loaded in {seconds:.2f} s, {memory}"

@@ -5,16 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.template.defaultfilters import filesizeformat
 from rich.markup import escape
 from rich.table import Table
 
 from loaderd import catalogue
 from loaderd.errors import UnknownModel
-from modelhub.lifecycle.observed import LoaderView, effective_status, known, loader_view
+from modelhub.lifecycle.observed import LoaderView, effective_status, known, loader_view, reason_of
 from modelhub.lifecycle.versions import named
 from modelhub.management.operating import print_json
-from modelhub.management.tables import print_table
+from modelhub.management.tables import at_second, in_units, print_table
 from modelhub.registry.approval import needs_approval
 from modelhub.registry.choices import ModelType, Status
 from modelhub.registry.models import ModelVersion, large_columns
@@ -72,7 +71,7 @@ class Command(BaseCommand):
                 _bytes(version.size_bytes),
                 _bytes(known(version.private_bytes, status)),
                 str(version.load_count),
-                f"{version.last_used_at:%Y-%m-%d %H:%M}" if version.last_used_at else "",
+                at_second(version.last_used_at) if version.last_used_at else "",
                 _remark(version),
             )
         print_table(self, table)
@@ -139,7 +138,7 @@ def _facts(version: ModelVersion, loader: LoaderView) -> dict[str, Any]:
     return {
         **_summary(version, status),
         "name": version.name,
-        "status_reason": version.status_reason,
+        "status_reason": reason_of(version, loader),
         "status_cause": version.status_cause,
         "keep_alive_seconds": version.keep_alive_seconds,
         "memory_limit_mb": version.memory_limit_mb,
@@ -190,4 +189,4 @@ def _remark(version: ModelVersion) -> str:
 
 
 def _bytes(count: int | None) -> str:
-    return "" if count is None else filesizeformat(count)
+    return "" if count is None else in_units(count)

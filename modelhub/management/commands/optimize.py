@@ -10,7 +10,7 @@ from django.core.management.base import CommandParser
 from modelhub.lifecycle import planning
 from modelhub.lifecycle.models import Operation
 from modelhub.lifecycle.optimising import request_optimize
-from modelhub.management.operating import OperationCommand, mebibytes_of
+from modelhub.management.operating import OperationCommand, memory_of
 
 
 class Command(OperationCommand):
@@ -36,9 +36,9 @@ class Command(OperationCommand):
         if not unloaded:
             return "Nothing to unload."
         told = [
-            f"{one['model_id']}: unloaded, {mebibytes_of(one.get('freed_bytes'))} freed; {one['reason']}"
+            f"{one['model_id']}: unloaded, {memory_of(one.get('freed_bytes'))} freed; {one['reason']}"
             for one in unloaded
         ]
         promised, freed = result.get("promised_bytes"), result.get("freed_bytes")
-        total = f"Together {mebibytes_of(freed)} freed, {mebibytes_of(promised)} expected."
+        total = f"Together {memory_of(freed)} freed, {memory_of(promised)} expected."
         return "\n".join([*told, total])

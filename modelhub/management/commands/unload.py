@@ -8,7 +8,7 @@ from modelhub.lifecycle import planning
 from modelhub.lifecycle.actions import request_unload
 from modelhub.lifecycle.models import Operation
 from modelhub.lifecycle.versions import named
-from modelhub.management.operating import OperationCommand, mebibytes_of
+from modelhub.management.operating import OperationCommand, memory_of
 
 
 class Command(OperationCommand):
@@ -27,4 +27,4 @@ class Command(OperationCommand):
         if result.get("status") == "not_loaded":
             return f"{subject}: was not loaded"
         freed_bytes = result.get("freed_bytes")
-        return f"{subject}: unloaded" + ("" if freed_bytes is None else f", {mebibytes_of(freed_bytes)} freed")
+        return f"{subject}: unloaded" + ("" if freed_bytes is None else f", {memory_of(freed_bytes)} freed")

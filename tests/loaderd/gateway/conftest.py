@@ -29,7 +29,7 @@ class Served:
         """Everything is loaded and ada may do everything."""
         self.table = {model_id: row(model, model.signature) for model_id, model in self.models.items()}
         self.door.answer = lambda message: []
-        for queue in (self.door.commands, self.door.seen):
+        for queue in (self.door.commands, self.door.seen, self.door.silent):
             while not queue.empty():
                 queue.get()
         self.door.allow(EVERYTHING)

@@ -59,7 +59,8 @@ class Door:
         self.channel, theirs = socket.socketpair()
         self.channel.settimeout(SECONDS)
         self.commands: queue.Queue[dict[str, Any]] = queue.Queue()
-        self.seen: queue.Queue[dict[str, Any]] = queue.Queue()  # what it told of comparisons and traces
+        self.seen: queue.Queue[dict[str, Any]] = queue.Queue()  # what it told of comparisons, traces and lost requests
+        self.silent: queue.Queue[dict[str, Any]] = queue.Queue()  # of processes that took no connection or lost one
         self.answer: Callable[[dict[str, Any]], Any] = lambda message: []
         self._serials = itertools.count(1)
         self._events: queue.Queue[dict[str, Any]] = queue.Queue()
@@ -98,6 +99,8 @@ class Door:
                     self._reply(message)
                 elif message["event"] == "seen":
                     self.seen.put(message)
+                elif message["event"] == "silent":
+                    self.silent.put(message)
                 else:
                     self._events.put(message)
         except OSError:

@@ -84,6 +84,26 @@ class TestFailing:
         )
         assert output(other, "label") == "positive"
 
+    def test_the_supervisor_is_told_of_the_requests_that_a_process_lost_and_of_a_door_that_takes_none(
+        self, fresh: Served, gate: Path, pool: ThreadPoolExecutor
+    ) -> None:
+        model = fresh.models["echo-v1"]
+        socket_path = fresh.table["echo-v1"]["socket"]
+        held = pool.submit(infer, fresh, f"gate:{gate}")
+        model.wait_for(in_flight=1)
+        os.kill(model.process.pid, signal.SIGKILL)
+        assert held.result().status_code == 503
+        silent = {"event": "silent", "model_id": "echo-v1", "socket": socket_path}
+        assert fresh.door.silent.get(timeout=SECONDS) == silent
+        (lost,) = fresh.door.seen.get(timeout=SECONDS)["lost"]
+        assert (lost["model_id"], lost["requests"], sum(lost["histogram"])) == ("echo-v1", 1, 1)
+        assert lost["error"].startswith("The process of echo-v1 ended before it answered")
+        model.data_socket.unlink()
+        assert infer(fresh, "nobody listens").status_code == 503
+        assert fresh.door.silent.get(timeout=SECONDS) == silent
+        (lost,) = fresh.door.seen.get(timeout=SECONDS)["lost"]
+        assert (lost["requests"], lost["latency_seconds"] > 0) == (1, True)
+
     def test_a_model_that_is_loaded_again_answers_again(self, fresh: Served, tmp_path: Path) -> None:
         os.kill(fresh.models["echo-v1"].process.pid, signal.SIGKILL)
         assert infer(fresh, "dead").status_code == 503

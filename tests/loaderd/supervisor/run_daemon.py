@@ -143,6 +143,7 @@ def main() -> None:
             "usage_interval_seconds": 0.1,
             "memory_interval_seconds": 0.2,
             "idle_interval_seconds": 0.1,
+            "door_interval_seconds": 0.2,
             "restart_pause_seconds": 0.3,
             **options,
         },

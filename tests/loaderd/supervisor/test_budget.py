@@ -398,13 +398,35 @@ def test_plans_tell_what_would_happen_and_change_nothing(start_daemon: Start, to
     assert abs(freed - unload["frees_bytes"]) < 0.1 * freed
 
 
+def test_a_plan_for_a_loaded_model_counts_what_it_holds(start_daemon: Start, toy: Toy) -> None:
+    daemon = start_daemon(rules=rules(60))
+    spec = toy("here", megabytes=60)
+    daemon.load(spec)
+    plan = daemon.client.plan("load", spec)
+    assert (plan["decision"], plan["sentence"]) == ("fits", "here is loaded; nothing would change.")
+    held = daemon.client.status()["facts"]["budget"]["used_bytes"]
+    assert abs(plan["used_bytes"] - held) < 0.1 * held
+    total = plan["used_bytes"] + plan["reserved_bytes"] + plan["headroom_bytes"] + plan["free_bytes"]
+    assert total == plan["budget_bytes"]
+
+
+def test_what_a_model_takes_for_its_own_clean_up_is_not_told_as_freed(start_daemon: Start, toy: Toy) -> None:
+    daemon = start_daemon()
+    daemon.load(toy("untidy", megabytes=60, unload_megabytes=40))
+    promised = daemon.client.plan("unload", model_id="untidy")["frees_bytes"]
+    freed = daemon.unload("untidy")["result"]["freed_bytes"]
+    assert abs(freed - promised) < 0.1 * promised
+
+
 def test_a_plan_for_an_activation_says_whether_a_gap_is_needed(start_daemon: Start, toy: Toy) -> None:
     lineages = {"toy": {"aliases": {"live": "old"}}}
     daemon = start_daemon(rules=rules(60, lineages=lineages))
     daemon.load(toy("old", megabytes=60))
     new = toy("new", megabytes=60, version="2")
     plan = daemon.client.plan("activate", new)
-    assert (plan["replaces"], plan["needs_gap"]) == ("old", True)
+    assert (plan["replaces"], plan["needs_gap"], plan["decision"]) == ("old", True, "refused")
+    assert plan["used_bytes"] > 60 * MIB
+    assert "With a gap it can be done: old is unloaded first" in plan["sentence"]
     daemon.set_rules(max_memory_bytes=rules(60, 60)["max_memory_bytes"])
     plan = daemon.client.plan("activate", new)
     assert (plan["replaces"], plan["needs_gap"], plan["decision"]) == ("old", False, "fits")

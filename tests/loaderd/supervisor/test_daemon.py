@@ -200,6 +200,25 @@ def test_loads_beyond_the_limit_wait_for_their_turn(start_daemon: Callable[..., 
     assert daemon.end_of(waiting)["result"]["status"] == "loaded"
 
 
+def test_a_load_whose_framework_is_being_imported_takes_no_turn_from_those_that_can_begin(
+    start_daemon: Callable[..., RunningDaemon], toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    importing = tmp_path / "slow-import"
+    importing.touch()
+    policies = {"slow": {"priority": 90}, "small": {"priority": 10}}
+    daemon = start_daemon(
+        wanted=[toy("slow", framework="toy-slow"), toy("small")], rules={"max_concurrent_loads": 1, "models": policies}
+    )
+    daemon.wait(lambda: daemon.of_state("small", state="loaded"))
+    slow = daemon.model("slow")
+    assert (slow["state"], slow["phase"]) == ("loading", "queued")
+    assert slow["reason"] == "wanted when loaderd started; waits for its turn: toy-slow is being imported"
+    assert daemon.client.status()["facts"]["budget"]["reserved_bytes"] == 0
+    importing.unlink()
+    daemon.wait(lambda: daemon.of_state("slow", state="loaded"))
+
+
 def test_usage_is_reported_as_increments_and_none_is_lost_on_a_clean_stop(serving: RunningDaemon, toy: Toy) -> None:
     serving.load(toy())
     for _ in range(7):

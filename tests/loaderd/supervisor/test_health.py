@@ -105,6 +105,13 @@ class TestStatus:
         ward.run(1)
         assert ward.status() == ("unhealthy", "55 % of its last 200 answers were errors")
 
+    def test_requests_that_no_process_could_count_are_errors_too(self, ward: Ward) -> None:
+        ward.load()
+        ward.answer(10)
+        ward.health.lost("m", 10)
+        ward.run(1)
+        assert ward.status() == ("unhealthy", "50 % of its last 20 answers were errors")
+
     def test_errors_are_forgotten_after_a_minute(self, ward: Ward) -> None:
         ward.load()
         ward.answer(100, errors=50)
@@ -226,6 +233,26 @@ class TestHanging:
             if busy == 20:
                 assert ward.status() == ("degraded", "one model call has been running for 20 s")
         assert ward.ended == [("m", "one model call ran for 31 s (the limit is 30 s)")]
+
+    def test_a_process_that_refuses_clients_is_ended_at_once_and_once(self, ward: Ward) -> None:
+        ward.load()
+        ward.health.knocked("m", answers=True)
+        assert ward.ended == []
+        ward.health.knocked("m", answers=False)
+        ward.health.knocked("m", answers=False)
+        assert ward.ended == [("m", "its door does not answer: its data socket takes no connection")]
+
+    def test_a_door_that_takes_connections_and_answers_none_is_unhealthy_and_then_ended(self, ward: Ward) -> None:
+        ward.load()
+        ward.health.knocked("m", answers=None)
+        ward.run(15)
+        assert ward.status() == ("unhealthy", "its door has not answered for 15 s")
+        ward.health.knocked("m", answers=True)
+        ward.run(1)
+        assert ward.status()[0] == "healthy"
+        ward.health.knocked("m", answers=None)
+        ward.run(31)
+        assert ward.ended == [("m", "its door does not answer, for 31 s (the limit is 30 s)")]
 
     def test_the_next_process_is_watched_anew(self, ward: Ward) -> None:
         ward.load()

@@ -251,6 +251,22 @@ class TestActivation:
 
 
 class TestFailure:
+    @pytest.mark.parametrize(
+        ("found", "left"), [(ModelState.UNLOADED, ModelState.UNLOADED), (ModelState.ERROR, ModelState.ERROR)]
+    )
+    def test_the_new_version_is_left_as_it_was_found(self, found: ModelState, left: ModelState) -> None:
+        house = House(spec("1"), live="spam-v1")
+        house.model("spam-v2").state = found
+
+        async def on_load(model_id: str, how: dict[str, Any]) -> None:
+            house.model(model_id).state = ModelState.ERROR
+            raise LoadFailed("spam-v2 answers its canary wrongly.")
+
+        house.on_load = on_load
+        with pytest.raises(LoadFailed):
+            asyncio.run(house.activate("2"))
+        assert house.model("spam-v2").state is left
+
     @pytest.mark.parametrize("error", [LoadFailed("spam-v2 could not be loaded.", log_tail="…"), TOO_SMALL])
     def test_a_failed_load_leaves_the_old_version_live(self, error: LoaderdError) -> None:
         house = House(spec("1"), live="spam-v1")

@@ -205,6 +205,50 @@ def test_a_model_that_hangs_is_ended_and_started_again_while_others_answer(
     assert loads(serving, "steady") == 1
 
 
+def end_gateway(daemon: RunningDaemon) -> None:
+    """Another one takes its place, with no connection to any model."""
+    gateway = next(each for each in daemon.descendants() if "loaderd.gateway" in each.cmdline())
+    gateway.kill()
+    daemon.wait(lambda: not gateway.is_running())
+    daemon.wait(lambda: daemon.client.ping()["inference"])
+
+
+def test_a_process_whose_door_is_gone_is_ended_and_started_again(start_serving: Start, toy: Toy) -> None:
+    serving = start_serving()
+    serving.load(toy())
+    pid = serving.pid_of("toy-v1")
+    assert serving.predict("toy-v1", "close the door").status_code == 200
+    wait_loaded(serving, 2)
+    died = serving.of_state("toy-v1", state="error")[0]
+    assert died["cause"] == "hung"
+    assert "its door does not answer" in died["reason"]
+    assert serving.pid_of("toy-v1") != pid
+    assert serving.predict("toy-v1", "hello").status_code == 200
+
+
+def test_a_request_that_finds_the_door_gone_has_the_process_ended_and_is_answered_by_the_next(
+    start_serving: Start, toy: Toy
+) -> None:
+    serving = start_serving(door_interval_seconds=600.0)
+    serving.load(toy())
+    pid = serving.pid_of("toy-v1")
+    assert serving.predict("toy-v1", "close the door").status_code == 200
+    end_gateway(serving)
+    assert serving.predict("toy-v1", "hello").status_code == 200
+    assert serving.pid_of("toy-v1") != pid
+    assert [report["cause"] for report in serving.of_state("toy-v1", state="error")] == ["hung"]
+
+
+def test_requests_that_a_dying_process_held_are_counted_as_errors_of_its_model(
+    serving: RunningDaemon, toy: Toy
+) -> None:
+    serving.load(toy())
+    assert serving.predict("toy-v1", "die").status_code == 503
+    (lost,) = serving.wait(lambda: [usage for usage in serving.of_kind("Usage") if usage["errors"]])
+    assert (lost["model_id"], lost["requests"], lost["errors"]) == ("toy-v1", 1, 1)
+    assert lost["last_error"].startswith("The process of toy-v1 ended before it answered")
+
+
 # Commands meanwhile
 
 

@@ -8,6 +8,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from loaderd import histogram
+from loaderd.protocol import Lost
 from loaderd.reporter import Report, Sample
 from loaderd.supervisor.telemetry import MAX_SERIES, Telemetry
 
@@ -118,6 +119,23 @@ class TestSamples:
         watch.telemetry.counted("m", counters(again, started_at=2.0), None, None)
         watch.pass_interval()
         assert [each.requests for each in watch.samples()] == [100 + again]
+
+    def test_requests_that_no_process_could_count_are_errors_of_their_model(self, watch: Watch) -> None:
+        watch.telemetry.counted("m", counters(3), 10, None)
+        spread = histogram.empty()
+        spread[histogram.bucket_of(1.0)] = 2
+        watch.telemetry.lost(Lost("m", watch.now, 2, 2.0, spread, "the process ended"))
+        watch.telemetry.counted("m", counters(4), 10, None)
+        watch.pass_interval()
+        (sample,) = watch.samples()
+        assert (sample.requests, sample.errors, sum(sample.histogram)) == (6, 2, 6)
+        assert watch.series()["modelhub_errors_total", "m"] == 2
+
+    def test_lost_requests_of_a_model_that_is_not_loaded_are_told_once(self, watch: Watch) -> None:
+        watch.telemetry.lost(Lost("m", watch.now, 1, 1.0, histogram.empty(), "the process ended"))
+        watch.pass_interval()
+        watch.pass_interval()
+        assert [(sample.requests, sample.errors) for sample in watch.samples()] == [(1, 1)]
 
     def test_the_host_has_a_sample_of_its_own(self, watch: Watch) -> None:
         watch.telemetry.host(100, 50, 1000, 4000, None)

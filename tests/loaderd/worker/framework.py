@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import json
 import os
 import signal
@@ -31,7 +32,7 @@ class Echo(LoadedModel):
 
     A text may be an order: `gate:<fifo>` blocks until the fifo is opened for writing, `spin:<file>` computes
     until the file exists, `refuse` and `boom` fail, `die` ends the process, `hog:<MiB>` takes that much memory and
-    `new:<MiB>` does in C++, `lose the gpu` fails as a library does whose GPU is lost, `mute` and `loud` have it answer
+    `new:<MiB>` does in C++, `collect` collects garbage, `lose the gpu` fails as a library does whose GPU is lost, `mute` and `loud` have it answer
     otherwise from then on.
     """
 
@@ -65,6 +66,8 @@ class Echo(LoadedModel):
                 operator_new = ctypes.CDLL("libstdc++.so.6")._Znwm
                 operator_new.argtypes = [ctypes.c_size_t]
                 operator_new(int(argument) * 2**20)
+            elif order == "collect":
+                gc.collect()
             elif order == "lose the gpu":
                 raise RuntimeError(
                     "CUDA error: device-side assert triggered\nCUDA kernel errors might be reported later"

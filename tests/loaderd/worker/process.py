@@ -112,7 +112,7 @@ class Client:
 
     def __init__(self, data_socket: Path) -> None:
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
         self._waiting: dict[int, Future[wire.Message]] = {}
         self._ids = itertools.count(1)

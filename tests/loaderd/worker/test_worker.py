@@ -18,7 +18,8 @@ from tritonclient.http import InferResult
 from loaderd import protocol, wire
 from loaderd.errors import InvalidInput, ModelNotLoaded, Overloaded, PredictionFailed
 from loaderd.protocol import ArtifactFile
-from tests.loaderd.worker.process import Client, ModelProcess, answer_of, spec
+from tests.deadline import wait_until
+from tests.loaderd.worker.process import ANSWER_SECONDS, Client, ModelProcess, answer_of, spec
 
 
 @pytest.fixture
@@ -258,6 +259,27 @@ class TestFailing:
 
 
 class TestServing:
+    def test_its_door_stays_open_when_garbage_is_collected(self, model: ModelProcess, gate: Path) -> None:
+        with Client(model.data_socket) as leaving:  # a connection would hold the listener while it lasts
+            leaving.submit(f"gate:{gate}", "collect").add_done_callback(lambda left: left.exception())
+            model.wait_for(in_flight=1)
+        model.wait_for(in_flight=0)
+        open_gate(gate)
+        wait_until(lambda: model.stats()["busy_seconds"] == 0.0, what="the end of the collection")
+        with Client(model.data_socket) as client:
+            assert client.predict("one")["predictions"] == [{"outputs": {"echo": "one", "length": 3, "batch": 1}}]
+
+    def test_a_knock_is_answered_at_once_and_counts_as_no_request(
+        self, model: ModelProcess, client: Client, gate: Path
+    ) -> None:
+        busy = client.submit(f"gate:{gate}")
+        model.wait_for(in_flight=1)
+        answer = client.send(wire.Kind.PING, b"")[1].result(ANSWER_SECONDS)
+        assert (answer.kind, answer.head, bytes(answer.body)) == (wire.Kind.ANSWER, b"", b"")
+        open_gate(gate)
+        answer_of(busy)
+        assert model.stats()["requests"] == 1
+
     def test_counters_add_up(self, model: ModelProcess, client: Client) -> None:
         before = time.time()
         for request in (["a"], ["b", "c"], ["d"] * 9):

@@ -57,7 +57,7 @@
   let opener = null;
   const dialog = () => document.getElementById("mh-dialog");
   const openDialog = (url, button) => {
-    opener = button;
+    if (!button || !button.closest("#mh-dialog")) opener = button; // a dialog that leads to the next one keeps who opened it
     window.htmx.ajax("GET", url, { target: "#mh-dialog", swap: "innerHTML" }).then(() => {
       if (dialog().childElementCount && !dialog().open) dialog().showModal();
     });
@@ -141,7 +141,8 @@
         labels: data.labels.map(name),
         datasets: data.series.map((series, at) => ({
           label: series.name, data: series.values, borderColor: styleOf(`--mh-series-${(series.colour || at + 1)}`),
-          backgroundColor: styleOf(`--mh-series-${(series.colour || at + 1)}`) + "26", borderWidth: 1.5, pointRadius: 0, pointHitRadius: 8,
+          backgroundColor: styleOf(`--mh-series-${(series.colour || at + 1)}`) + "26", borderWidth: 1.5, pointHitRadius: 8,
+          pointRadius: (point) => [-1, 1].every((step) => (series.values[point.dataIndex + step] ?? null) === null) ? 2 : 0, // alone, it would not be seen
           borderDash: series.dashed ? [5, 4] : [], fill: Boolean(data.stacked), spanGaps: false, tension: 0,
         })),
       },

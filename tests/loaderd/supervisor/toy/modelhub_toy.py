@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -25,6 +27,7 @@ ENTRY = FrameworkEntry("toy", "Toy", "modelhub_toy:ToyFramework", _detect, (TOY,
 THREADED_ENTRY = FrameworkEntry(
     "toy-threaded", "Threaded toy", "modelhub_toy:ThreadedFramework", lambda *_: None, (TOY,)
 )
+SLOW_ENTRY = FrameworkEntry("toy-slow", "Slow toy", "modelhub_toy:SlowFramework", lambda *_: None, (TOY,))
 
 
 class ToyModel(LoadedModel):
@@ -32,14 +35,18 @@ class ToyModel(LoadedModel):
 
     signature = Signature((TensorSpec("text", "BYTES", (-1,)),), (TensorSpec("answer", "BYTES", (-1,)),))
 
-    def __init__(self, ballast: bytearray) -> None:
+    def __init__(self, ballast: bytearray, unload_megabytes: int) -> None:
         self.ballast = ballast
+        self.unload_megabytes = unload_megabytes
         self.growth = []
 
     def predict(self, inputs):
         import numpy as np
 
         return {"answer": np.array([self._answer(text) for text in inputs["text"]], dtype=object)}
+
+    def unload(self):
+        self.growth.append(bytearray(os.urandom(2**20)) * self.unload_megabytes)
 
     def sample_input(self):
         import numpy as np
@@ -66,9 +73,21 @@ class ToyModel(LoadedModel):
             ctypes.PyDLL(None).sleep(600)
         if text == "hang in C":
             ctypes.CDLL(None).sleep(600)
+        if text == "close the door":
+            close_listeners()
         if text.startswith("grow"):
             self.growth.append(bytearray(os.urandom(2**20)) * int(text.split()[1]))
         return str(os.getpid())
+
+
+def close_listeners():
+    """Nobody can connect to this process any more; who is connected stays so."""
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(name))) as other:
+            if other.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                nowhere = os.open(os.devnull, os.O_RDONLY)
+                os.dup2(nowhere, int(name))  # its number is not given to another file
+                os.close(nowhere)
 
 
 class ToyFramework(Framework):
@@ -96,7 +115,19 @@ class ToyFramework(Framework):
         peak = bytearray(os.urandom(2**20)) * int(artifact.config.get("peak_megabytes", 0))
         del peak
         report(0.5)
-        return ToyModel(bytearray(os.urandom(2**20)) * int(artifact.config.get("megabytes", 0)))
+        ballast = bytearray(os.urandom(2**20)) * int(artifact.config.get("megabytes", 0))
+        return ToyModel(ballast, int(artifact.config.get("unload_megabytes", 0)))
+
+
+class SlowFramework(ToyFramework):
+    """Its import lasts until `slow-import` is gone from the temporary folder; another half minute at most."""
+
+    name = "toy-slow"
+
+    def import_library(self):
+        deadline = time.monotonic() + 30
+        while Path(os.environ["TMPDIR"], "slow-import").exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
 
 
 class ThreadedFramework(ToyFramework):

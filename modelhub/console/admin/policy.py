@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from django.contrib import admin, messages
 from django.db.models import Field
-from django.forms import ModelForm
+from django.forms import BoundField, ModelForm, NumberInput, Select
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin
+from unfold.decorators import display
 
 from modelhub.choice_filter import choice_filter
-from modelhub.conf import Config, config
+from modelhub.console.admin.read_only import ReadOnlyAdmin
+from modelhub.console.templatetags.console import moment
+from modelhub.lifecycle.observed import LoaderView, loader_view
+from modelhub.lifecycle.settings import settings_in_force
 from modelhub.policy import effective as effective_policy
-from modelhub.policy.effective import effective
 from modelhub.policy.models import OVERRIDABLE, Policy, PolicyChange
-from modelhub.read_only_admin import ReadOnlyAdmin
 
 # Section -> {setting: unit}
 SECTIONS: dict[str, dict[str, str]] = {
@@ -55,6 +62,30 @@ SECTIONS: dict[str, dict[str, str]] = {
     },
 }
 UNITS = {name: unit for settings in SECTIONS.values() for name, unit in settings.items()}
+_SOURCES = {"policy": "this policy", "environment": "the environment", "default": "the default"}
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A setting as its row shows it. field: None for who may not change it. observed: None, loaderd has no part in
+    it or never said."""
+
+    name: str
+    unit: str
+    description: str
+    field: BoundField | None
+    override: str
+    value: str
+    source: str
+    without: str
+    observed: str | None
+    observed_at: datetime | None
+    is_refused: bool
+
+    @property
+    def differs(self) -> bool:
+        """Whether loaderd works by another value than what counts."""
+        return self.observed is not None and self.observed != self.value
 
 
 @admin.register(Policy)
@@ -62,7 +93,7 @@ class PolicyAdmin(ModelAdmin):
     """There is one record, so its list is its page. It is made when it is saved first."""
 
     fieldsets = [(title, {"fields": [name.lower() for name in settings]}) for title, settings in SECTIONS.items()]
-    warn_unsaved_form = True
+    change_form_template = "console/policy/page.html"
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
@@ -79,29 +110,38 @@ class PolicyAdmin(ModelAdmin):
         return Policy.objects.filter(pk=1).first() or Policy()
 
     def get_form(self, request: HttpRequest, obj: Policy | None = None, change: bool = False, **kwargs: Any) -> Any:
-        """Each field tells its unit, what the environment says, and what is in force now."""
-        in_force = effective()
-
         def field_of(column: Field[Any, Any], **options: Any) -> Any:
             name = column.name.upper()
             if name not in UNITS:
                 return self.formfield_for_dbfield(column, request=request, **options)
-            unit = UNITS[name]
-            field = self.formfield_for_dbfield(
-                column,
-                request=request,
-                label=f"{name} ({unit})" if unit else name,
-                help_text=(
-                    f"{Config.model_fields[name].description} In force: {_shown(getattr(in_force, name))}. "
-                    f"Environment: {_shown(getattr(config(), name))}; empty leaves it in force."
-                ),
-                **options,
-            )
-            if field is not None and not getattr(field, "choices", None):
-                field.widget.attrs["placeholder"] = _shown(getattr(config(), name))
+            widget: Any = Select({"class": "mh-input"})
+            if not column.choices:
+                whole = column.get_internal_type() == "PositiveIntegerField"
+                attributes = {"step": "1" if whole else "any", "inputmode": "numeric" if whole else "decimal"}
+                widget = NumberInput({"class": "mh-input", "placeholder": "not set", **attributes})
+            widget.attrs["aria-describedby"] = f"about-{name} unit-{name} error-{name}"
+            field = column.formfield(widget=widget, label=name, help_text="")
+            if column.choices:
+                field.choices = [("", "not set"), *column.choices]
             return field
 
         return super().get_form(request, obj, change, **{**kwargs, "formfield_callback": field_of})
+
+    def render_change_form(
+        self, request: HttpRequest, context: dict[str, Any], *args: Any, obj: Any = None, **options: Any
+    ) -> HttpResponse:
+        loader = loader_view()
+        form = context["adminform"].form
+        told = {setting.name: setting for setting in _settings(form, loader)}
+        context |= {
+            "title": "Policy",
+            "heading": "Policy",
+            "loader": loader,
+            "sections": [(title, [told[name] for name in settings]) for title, settings in SECTIONS.items()],
+            "has_errors": bool(form.errors),
+            "changes": PolicyChange.objects.all()[:5] if request.user.has_perm("policy.view_policychange") else None,
+        }
+        return super().render_change_form(request, context, *args, obj=obj, **options)
 
     def save_model(self, request: HttpRequest, obj: Policy, form: ModelForm, change: bool) -> None:
         # Only what was edited: somebody else may have set another field since the page was opened.
@@ -125,20 +165,51 @@ class PolicyAdmin(ModelAdmin):
         return redirect("admin:policy_policy_change", 1)
 
 
+def _settings(form: ModelForm, loader: LoaderView) -> Iterator[Setting]:
+    for told in settings_in_force(loader):
+        name, column = told["name"], told["name"].lower()
+        yield Setting(
+            name=name,
+            unit=UNITS[name],
+            description=told["description"],
+            field=form[column] if column in form.fields else None,
+            override="" if told["override"] is None else _shown(told["override"]),
+            value=_shown(told["value"]),
+            source=_SOURCES[told["source"]],
+            without=_shown(told["environment"]),
+            observed=None if told["observed"] is None else _shown(told["observed"]),
+            observed_at=told["observed_at"],
+            is_refused=told["override"] is not None and told["source"] != "policy",
+        )
+
+
 @admin.register(PolicyChange)
 class PolicyChangeAdmin(ReadOnlyAdmin):
-    list_display = ("at", "setting", "shown_before", "shown_after", "actor")
+    list_display = ("setting", "shown_before", "shown_after", "actor", "when")
     list_filter = (choice_filter("setting", OVERRIDABLE), "at")
     search_fields = ("setting", "actor")
     search_help_text = "Setting, or who"
+    fields = ("setting", "shown_before", "shown_after", "actor", "when")
 
-    @admin.display(description="Before")
+    def heading(self, record: PolicyChange) -> str:
+        return f"{record.setting}: {self.shown_before(record)} to {self.shown_after(record)}"
+
+    @display(description="Before")
     def shown_before(self, change: PolicyChange) -> str:
-        return change.before or "as the environment said"
+        return _with_unit(change.setting, change.before) or "as the environment said"
 
-    @admin.display(description="After")
+    @display(description="After")
     def shown_after(self, change: PolicyChange) -> str:
-        return change.after or "as the environment says"
+        return _with_unit(change.setting, change.after) or "as the environment says"
+
+    @display(description="When", ordering="at")
+    def when(self, change: PolicyChange) -> SafeString:
+        return moment(change.at)
+
+
+def _with_unit(setting: str, value: str) -> str:
+    unit = UNITS.get(setting, "")
+    return format_html("{} {}", value, unit) if value and unit and "share" not in unit else value
 
 
 def _shown_or_environment(value: Any) -> str:

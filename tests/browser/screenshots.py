@@ -1,0 +1,218 @@
+"""`make screenshots`: pictures of every page in docs/screenshots, light, dark and on a phone, of a real product.
+
+The product has models of three frameworks under traffic, a failed load, an alert, and a model with a name of 80
+characters. Further pictures are of an empty product, and of one with 40 loaded models.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from samples.catalogue import SAMPLES
+from samples.making import make_samples
+from tests.browser import chromium, people, store
+from tests.browser.following import loads_wait, open_model
+from tests.browser.pages import DASHBOARD, ENTRIES, LISTS, MODELS, Place, go
+from tests.browser.visit import Visit
+from tests.deadline import wait_until
+from tests.stack import PROJECT_DIR, Stack
+from tests.traffic import Traffic, text_request
+
+FOLDER = PROJECT_DIR / "docs" / "screenshots"
+LOOKS = {"light": {}, "dark": {"dark": True}, "phone": {"phone": True}}
+QUALITY = 60
+TALLEST = 2600
+CROWD = 40
+BUSY = ("sentiment-sklearn-v1.0", "sentiment-sklearn-v2.0", "sentiment-bert-v1.0", "topic-sklearn-v1.0",
+        "topic-keras-v1.0", "intent-sklearn-v1.0", "intent-bert-v1.0", "digits-sklearn-v1.0", store.LONG)  # fmt: skip
+TABS = ("Overview", "Versions", "Metrics", "Operations", "Log", "Files", "Playground", "Policy", "Audit")
+
+
+class Camera:
+    """Takes pictures of a product as the admin sees it."""
+
+    def __init__(self, stack: Stack, browser: Browser, session: str, folder: Path) -> None:
+        self.stack = stack
+        self.folder = folder
+        self.visits = {look: Visit(browser, stack.web, session, **options) for look, options in LOOKS.items()}
+
+    def take(self, name: str, prepare: Callable[[Page], object], looks: tuple[str, ...] = tuple(LOOKS)) -> None:
+        """A picture in each look of what `prepare(page)` leads to."""
+        for look in looks:
+            page = self.visits[look].page
+            prepare(page)
+            self._settle(page)
+            height = min(TALLEST, page.evaluate("document.documentElement.scrollHeight"))
+            page.screenshot(
+                path=self.folder / f"{name}-{look}.jpg",
+                type="jpeg",
+                quality=QUALITY,
+                full_page=True,
+                clip={"x": 0, "y": 0, "width": page.viewport_size["width"], "height": height},
+                animations="disabled",
+            )
+        print(f"  {name}", flush=True)
+
+    def _settle(self, page: Page) -> None:
+        page.wait_for_load_state("networkidle")
+        page.evaluate("document.fonts.ready.then(() => true)")
+
+    def close(self) -> list[str]:
+        """What went wrong in the pages meanwhile, as lines."""
+        problems = [line for visit in self.visits.values() for line in visit.unexpected()]
+        for visit in self.visits.values():
+            visit.context.close()
+        return problems
+
+
+@contextmanager
+def product(browser: Browser, folder: Path, name: str, fill: Callable[[Path], object]) -> Iterator[Camera]:
+    """A started product whose store `fill` filled. Raises AssertionError at its end if a page had an error."""
+    home = folder / name
+    (home / "store").mkdir(parents=True)
+    for path in (folder, home):
+        path.chmod(0o755)
+    fill(home / "store")
+    stack = Stack(home / "var", home / "store", TMPDIR=str(home))
+    try:
+        stack.start().wait_for_zygotes()
+        camera = Camera(stack, browser, people.sessions(stack)[people.ADMIN], FOLDER)
+        yield camera
+        problems = camera.close()
+        assert not problems, "\n".join(problems)
+    finally:
+        stack.end()
+
+
+def of_nothing(camera: Camera) -> None:
+    """Every list's empty state, and the login."""
+    for place in (DASHBOARD, *LISTS[:6]):
+        camera.take(f"empty-{place.name}", lambda page, place=place: go(page, place), ("light", "phone"))
+
+
+def of_a_busy_house(camera: Camera) -> None:
+    stack = camera.stack
+    with stack.api() as api:
+        for model_id in BUSY:
+            assert api.post(f"/api/models/{model_id}/load").status_code == 200, model_id
+        assert api.post(f"/api/models/{store.BROKEN}/load").status_code == 500
+        assert api.put("/api/lineages/sentiment-sklearn/aliases/candidate", json={"model_id": store.NEW}).is_success
+        split = {"candidate_percent": 20, "shadow": True}
+        assert api.put("/api/lineages/sentiment-sklearn/traffic", json=split).is_success
+    text = text_request()
+    targets = dict.fromkeys((store.LINEAGE, "sentiment-bert-v1.0", "topic-sklearn-v1.0", "intent-bert-v1.0"), text)
+    with Traffic(stack.inference, stack.headers, targets, per_second=20) as traffic:
+        wait_until(lambda: all(len(traffic.of(name)) > 400 for name in targets), 120, "traffic of some seconds")
+        _pages(camera)
+        for tab in TABS:
+            camera.take(f"model-{tab.lower()}", lambda page, tab=tab: open_model(page, store.OLD, tab))
+        camera.take("model-playground-answer", _asked)
+        camera.take("dialog-unload", lambda page: _dialog(page, "topic-sklearn-v1.0", "Unload"))
+        camera.take("dialog-activate", lambda page: _dialog(page, store.NEW, "Activate"))
+        with stack.api() as api:
+            api.post("/api/models/digits-sklearn-v1.0/unload")
+        with loads_wait(stack):
+            camera.take("dialog-progress", _loading, ("light",))
+            camera.take("dashboard-busy", lambda page: go(page, DASHBOARD))
+        camera.take("palette", _palette, ("light", "dark", "phone"))
+
+
+def _pages(camera: Camera) -> None:
+    for place in (DASHBOARD, *LISTS, *ENTRIES):
+        camera.take(place.name, lambda page, place=place: go(page, place))
+    camera.take("menu", _menu, ("phone",))
+
+
+def of_a_crowd(camera: Camera) -> None:
+    with camera.stack.api() as api:
+        for model_id in sorted(path.name for path in camera.stack.models_dir.glob("*/*")):
+            assert api.post(f"/api/models/{model_id}/load").status_code == 200, model_id
+    models = Place("models", MODELS)
+    camera.take("crowd-dashboard", lambda page: go(page, DASHBOARD))
+    camera.take("crowd-models", lambda page: go(page, models))
+
+
+def _asked(page: Page) -> None:
+    open_model(page, store.OLD, "Playground")
+    panel = page.get_by_role("tabpanel", name="Playground")
+    panel.get_by_role("button", name="Ask", exact=True).click()
+    panel.get_by_role("article", name="Input 1").wait_for()
+
+
+def _dialog(page: Page, model_id: str, button: str) -> None:
+    open_model(page, model_id)
+    page.get_by_role("main").get_by_role("button", name=button, exact=True).first.click()
+    page.get_by_role("dialog").wait_for()
+
+
+def _loading(page: Page) -> None:
+    _dialog(page, "digits-sklearn-v1.0", "Load")
+    page.get_by_role("dialog").get_by_role("button", name="Load", exact=True).click()
+    page.get_by_role("progressbar").first.wait_for()
+
+
+def _palette(page: Page) -> None:
+    go(page, DASHBOARD)
+    page.keyboard.press("Control+k")
+    page.get_by_role("dialog").wait_for()
+    page.keyboard.type("sent")
+    page.get_by_role("option").first.wait_for()
+
+
+def _menu(page: Page) -> None:
+    go(page, DASHBOARD)
+    page.get_by_role("button", name="Menu", exact=True).click()
+    page.get_by_role("navigation", name="Main").wait_for()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="nothing,busy,crowd", help="Products, comma-separated.")
+    parser.add_argument("--samples", type=Path, help="A store with the sample models; made when it is not named.")
+    options = parser.parse_args()
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="mh") as name, sync_playwright() as playwright:
+        folder = Path(name)
+        made = options.samples or folder / "samples"
+        if options.samples is None:
+            made.mkdir()
+            print("making the sample models", flush=True)
+            make_samples(made, SAMPLES)
+
+        def busy(target: Path) -> None:
+            shutil.copytree(made, target, dirs_exist_ok=True)
+            store.troubled(target)
+
+        def crowded(target: Path) -> None:
+            source = target / "sentiment" / store.OLD
+            shutil.copytree(next(made.glob(f"*/{store.OLD}")), source)
+            store.crowd(target, CROWD)
+            shutil.rmtree(source)
+
+        browser = chromium.launch(playwright)
+        parts = {
+            "nothing": (of_nothing, lambda target: None),
+            "busy": (of_a_busy_house, busy),
+            "crowd": (of_a_crowd, crowded),
+        }
+        for part in options.only.split(","):
+            print(part, flush=True)
+            take, fill = parts[part]
+            with product(browser, folder, part, fill) as camera:
+                take(camera)
+        browser.close()
+    total = sum(path.stat().st_size for path in FOLDER.glob("*.jpg"))
+    print(f"{len(list(FOLDER.glob('*.jpg')))} pictures of {total / 1e6:.1f} MB in {FOLDER}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
