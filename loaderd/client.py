@@ -60,12 +60,19 @@ class LoaderClient:
         """Accepts the unloading of everything superfluous; idempotent by operation_id."""
         return self._call({"command": "optimize", "operation_id": operation_id, "user": user})
 
-    def plan(self, action: str, spec: ModelSpec | None = None, model_id: str | None = None) -> dict[str, Any]:
+    def plan(
+        self,
+        action: str,
+        spec: ModelSpec | None = None,
+        model_id: str | None = None,
+        *,
+        allow_gap: bool = False,
+    ) -> dict[str, Any]:
         """What a command would do, measured now; nothing is touched.
 
         action: "load" or "activate" with a spec (`scheduler.Plan.to_message()`, and for "activate" "replaces" and
         "needs_gap"), "unload" with a model_id ({"decision": "frees", "frees_bytes", "in_flight", "sentence", …}), or
-        "optimize" ({"decision": "frees", "victims", "frees_bytes", "sentence"}).
+        "optimize" ({"decision": "frees", "victims", "frees_bytes", "sentence"}). allow_gap: as of `activate`.
         """
         return self._call(
             {
@@ -73,6 +80,7 @@ class LoaderClient:
                 "action": action,
                 "spec": None if spec is None else spec.to_message(),
                 "model_id": model_id,
+                "allow_gap": allow_gap,
             }
         )
 

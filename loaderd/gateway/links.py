@@ -13,7 +13,6 @@ from loaderd.errors import LoaderdError, ModelNotLoaded, ModelProcessDied, Model
 from loaderd.gateway.deadline import Deadline
 from loaderd.gateway.routes import Route, Routes
 
-
 TELL_SECONDS = 0.5  # of one process' door that does not answer: not oftener
 
 OnSilent = Callable[[Route], None]

@@ -257,9 +257,9 @@ class Budget:
             return replace(plan, model_id=spec.model_id, sentence=sentence)
         return self.decide(wish)
 
-    async def plan_activation(self, spec: ModelSpec, live: str | None) -> dict[str, Any]:
+    async def plan_activation(self, spec: ModelSpec, live: str | None, *, allow_gap: bool) -> dict[str, Any]:
         """What an activation would do: the load's plan, with what it replaces and whether that has to go first. Then it
-        is refused, as the activation itself is unless a gap is allowed."""
+        is refused, as the activation itself is, unless a gap is allowed: that plan counts the live version as gone."""
         if live is None or live == spec.model_id or self._house.model(live).state is not ModelState.LOADED:
             return {**(await self.plan_load(spec)).to_message(), "replaces": live, "needs_gap": False}
         if self._house.model(spec.model_id).state is ModelState.LOADED:
@@ -270,13 +270,9 @@ class Budget:
         if beside.decision is not Decision.REFUSED:
             return {**beside.to_message(), "replaces": live, "needs_gap": False}
         instead = self.decide(self.wish(spec, replaces=live))
-        told = {**beside.to_message(), "replaces": live, "needs_gap": instead.decision is not Decision.REFUSED}
-        if told["needs_gap"]:
-            told["sentence"] += (
-                f" With a gap it can be done: {live} is unloaded first, and nothing answers for {spec.lineage} until "
-                f"{spec.model_id} is loaded."
-            )
-        return told
+        needs_gap = instead.decision is not Decision.REFUSED
+        told = instead if needs_gap and allow_gap else beside
+        return {**told.to_message(), "replaces": live, "needs_gap": needs_gap}
 
     async def plan_unload(self, model_id: str) -> dict[str, Any]:
         """What an unload would give back."""

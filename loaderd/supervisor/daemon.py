@@ -451,7 +451,8 @@ class Daemon:
                 return (await self.budget.plan_load(spec)).to_message()
             case "activate":
                 spec = ModelSpec.from_message(message["spec"])
-                return await self.budget.plan_activation(spec, self.lineages.live_of(spec.lineage))
+                live = self.lineages.live_of(spec.lineage)
+                return await self.budget.plan_activation(spec, live, allow_gap=bool(message.get("allow_gap")))
             case "unload":
                 return await self.budget.plan_unload(message["model_id"])
             case "optimize":

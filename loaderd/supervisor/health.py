@@ -141,7 +141,10 @@ class Health:
         watch.heard_at, watch.heard_unix = now, self._wall()
         watch.busy_seconds = float(counters.get("busy_seconds", 0.0))
         mark = _Mark(
-            now, counters["requests"] + watch.lost, counters["errors"] + watch.lost, tuple(counters.get("histogram", ()))
+            now,
+            counters["requests"] + watch.lost,
+            counters["errors"] + watch.lost,
+            tuple(counters.get("histogram", ())),
         )
         watch.newest = mark
         if not watch.marks or now - watch.marks[-1].at >= WINDOW_STEP_SECONDS:

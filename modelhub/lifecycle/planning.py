@@ -24,15 +24,16 @@ def plan_load(version: ModelVersion) -> dict[str, Any]:
     return _plan_of(version, "load")
 
 
-def plan_activate(version: ModelVersion) -> dict[str, Any]:
-    """As plan_load, with "replaces" (the model_id that is live now, or None) and "needs_gap".
+def plan_activate(version: ModelVersion, *, allow_gap: bool = False) -> dict[str, Any]:
+    """As plan_load, with "replaces" (the model_id that is live now, or None) and "needs_gap": then it is refused,
+    unless a gap is allowed.
 
     Raises StateForbids while another activation or rollback of its lineage is under way.
     """
-    return _plan_switch(OperationKind.ACTIVATE, version)
+    return _plan_switch(OperationKind.ACTIVATE, version, allow_gap)
 
 
-def plan_rollback(lineage: Model, target: ModelVersion) -> dict[str, Any]:
+def plan_rollback(lineage: Model, target: ModelVersion, *, allow_gap: bool = False) -> dict[str, Any]:
     """As plan_activate of `target`, an earlier version of the lineage; raises what request_rollback would."""
     facts = {"model_id": target.model_id, "lineage": lineage.name}
     if target.lineage_id != lineage.pk:
@@ -40,7 +41,7 @@ def plan_rollback(lineage: Model, target: ModelVersion) -> dict[str, Any]:
     live = live_of(lineage)
     if live is not None and live.pk == target.pk:
         raise StateForbids(f"{target.model_id} is live already.", **facts)
-    return _plan_switch(OperationKind.ROLLBACK, target)
+    return _plan_switch(OperationKind.ROLLBACK, target, allow_gap)
 
 
 def plan_unload(version: ModelVersion) -> dict[str, Any]:
@@ -55,17 +56,18 @@ def plan_optimize() -> dict[str, Any]:
     return _client().plan("optimize")
 
 
-def _plan_switch(kind: Any, version: ModelVersion) -> dict[str, Any]:
+def _plan_switch(kind: Any, version: ModelVersion, allow_gap: bool) -> dict[str, Any]:
     check_loadable(version)
     _check_reachable()
     switch_to_join(kind, version.lineage, version)
-    return _plan_of(version, "activate")
+    return _plan_of(version, "activate", allow_gap=allow_gap)
 
 
-def _plan_of(version: ModelVersion, action: str) -> dict[str, Any]:
+def _plan_of(version: ModelVersion, action: str, *, allow_gap: bool = False) -> dict[str, Any]:
     check_loadable(version)
     _check_reachable()
-    return _client().plan(action, spec=spec_of(version, settings=effective(), device=loader_view().device))
+    spec = spec_of(version, settings=effective(), device=loader_view().device)
+    return _client().plan(action, spec=spec, allow_gap=allow_gap)
 
 
 def _check_reachable() -> None:

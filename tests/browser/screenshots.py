@@ -28,8 +28,10 @@ from tests.traffic import Traffic, text_request
 
 FOLDER = PROJECT_DIR / "docs" / "screenshots"
 LOOKS = {"light": {}, "dark": {"dark": True}, "phone": {"phone": True}}
-QUALITY = 60
-TALLEST = 2600
+# Small files: they are looked at as a whole, and there are many.
+QUALITY = 40
+SCALE = 0.75
+TALLEST = 2000
 CROWD = 40
 BUSY = ("sentiment-sklearn-v1.0", "sentiment-sklearn-v2.0", "sentiment-bert-v1.0", "topic-sklearn-v1.0",
         "topic-keras-v1.0", "intent-sklearn-v1.0", "intent-bert-v1.0", "digits-sklearn-v1.0", store.LONG)  # fmt: skip
@@ -42,7 +44,9 @@ class Camera:
     def __init__(self, stack: Stack, browser: Browser, session: str, folder: Path) -> None:
         self.stack = stack
         self.folder = folder
-        self.visits = {look: Visit(browser, stack.web, session, **options) for look, options in LOOKS.items()}
+        self.visits = {
+            look: Visit(browser, stack.web, session, scale=SCALE, **options) for look, options in LOOKS.items()
+        }
 
     def take(self, name: str, prepare: Callable[[Page], object], looks: tuple[str, ...] = tuple(LOOKS)) -> None:
         """A picture in each look of what `prepare(page)` leads to."""
@@ -50,15 +54,15 @@ class Camera:
             page = self.visits[look].page
             prepare(page)
             self._settle(page)
-            height = min(TALLEST, page.evaluate("document.documentElement.scrollHeight"))
+            # A window as tall as the page: in a picture of the whole page, what sticks to the window's end would
+            # stand in the middle.
+            asked = dict(page.viewport_size or {})
+            height = page.evaluate("document.documentElement.scrollHeight")
+            page.set_viewport_size({**asked, "height": max(asked["height"], min(TALLEST, height))})
             page.screenshot(
-                path=self.folder / f"{name}-{look}.jpg",
-                type="jpeg",
-                quality=QUALITY,
-                full_page=True,
-                clip={"x": 0, "y": 0, "width": page.viewport_size["width"], "height": height},
-                animations="disabled",
+                path=self.folder / f"{name}-{look}.jpg", type="jpeg", quality=QUALITY, animations="disabled"
             )
+            page.set_viewport_size(asked)
         print(f"  {name}", flush=True)
 
     def _settle(self, page: Page) -> None:

@@ -11,8 +11,9 @@ from playwright.sync_api import Page, expect
 from tests.browser import people
 from tests.browser.conftest import Enter
 from tests.browser.pages import DASHBOARD, ENTRIES, LISTS, PLACES, Place, go
-from tests.browser.store import BROKEN, OLD
+from tests.browser.store import BROKEN, LINEAGE, NEW, OLD
 from tests.browser.visit import PHONE
+from tests.deadline import wait_until
 from tests.stack import Stack
 
 GRAVE = ("serious", "critical")
@@ -20,11 +21,22 @@ GRAVE = ("serious", "critical")
 
 @pytest.fixture(scope="package")
 def lived_in(stack: Stack) -> None:
-    """Something has happened: a load, a load that failed, a prediction, so that lists and pages have entries."""
+    """Something has happened: loads, one that failed, a shadow, predictions, so that lists and pages have entries."""
     with stack.api() as api:
+        assert api.post(f"/api/models/{NEW}/load").status_code == 200
         assert api.post(f"/api/models/{OLD}/load").status_code == 200
         assert api.post(f"/api/models/{BROKEN}/load").status_code >= 400
-        assert api.post(f"/api/models/{OLD}/predict", json={"inputs": ["Where is my parcel?"]}).status_code == 200
+        shadow = {"candidate_percent": 0, "shadow": True}
+        assert api.put(f"/api/lineages/{LINEAGE}/aliases/candidate", json={"model_id": NEW}).status_code == 200
+        assert api.put(f"/api/lineages/{LINEAGE}/traffic", json=shadow).status_code == 200
+        assert api.post(f"/api/models/{LINEAGE}/predict", json={"inputs": ["Where is my parcel?"]}).status_code == 200
+
+        def is_written() -> bool:
+            return bool(api.get(f"/api/lineages/{LINEAGE}/comparison").status_code == 200)
+
+        wait_until(is_written, 30, "the prediction and its copy are written down")
+        assert api.put(f"/api/lineages/{LINEAGE}/traffic", json={**shadow, "shadow": False}).status_code == 200
+        assert api.delete(f"/api/lineages/{LINEAGE}/aliases/candidate").status_code in (200, 204)
 
 
 def grave_findings(page: Page, *rules: str) -> list[str]:

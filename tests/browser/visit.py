@@ -23,7 +23,14 @@ class Visit:
     """
 
     def __init__(
-        self, browser: Browser, web: str, session: str | None = None, *, dark: bool = False, phone: bool = False
+        self,
+        browser: Browser,
+        web: str,
+        session: str | None = None,
+        *,
+        dark: bool = False,
+        phone: bool = False,
+        scale: float = 1.0,
     ) -> None:
         self.urls: list[str] = []
         self.problems: list[str] = []
@@ -31,6 +38,7 @@ class Visit:
         self.context: BrowserContext = browser.new_context(
             base_url=web,
             viewport=PHONE if phone else DESKTOP,
+            device_scale_factor=scale,
             color_scheme="dark" if dark else "light",
             reduced_motion="reduce",  # what is looked at stands still
             locale="en-GB",

@@ -118,7 +118,8 @@ class ControlActions:
         version = self.get_object()  # type: ignore[attr-defined]
         wanted = wanted_of(self, request)
         if wanted["dry_run"]:
-            return Response(without_gap(planning.plan_activate(version), wanted["allow_gap"]))
+            plan = planning.plan_activate(version, allow_gap=wanted["allow_gap"])
+            return Response(without_gap(plan, wanted["allow_gap"]))
         operation = request_activate(
             version, user=request.user, source="api", reason=wanted["reason"], allow_gap=wanted["allow_gap"]
         )
@@ -128,10 +129,8 @@ class ControlActions:
 
 
 def without_gap(plan: dict[str, Any], is_gap_allowed: bool) -> dict[str, Any]:
-    """The plan of an activation or rollback, refused as the command is where it needs a gap that nobody allowed.
-
-    Its sums stay those of the gap.
-    """
+    """The plan of an activation or rollback, refused as the command is where it needs a gap that nobody allowed, with
+    what could be done."""
     if is_gap_allowed or not plan.get("needs_gap"):
         return plan
     sentence = (

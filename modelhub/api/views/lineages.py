@@ -116,7 +116,7 @@ class LineageViewSet(StrictViewSet):
         wanted = wanted_of(self, request)
         to = version_of(lineage, wanted["to"]) if wanted.get("to") else None
         if wanted["dry_run"]:
-            plan = planning.plan_rollback(lineage, to or _before(lineage))
+            plan = planning.plan_rollback(lineage, to or _before(lineage), allow_gap=wanted["allow_gap"])
             return Response(without_gap(plan, wanted["allow_gap"]))
         operation = versions.request_rollback(
             lineage,

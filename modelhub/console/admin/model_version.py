@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 
 from django.contrib import admin
@@ -82,7 +83,7 @@ class VersionList(CountedList):
         self.may_discover = self.model_admin.has_discover_permission(request)
         self.may_optimize = self.model_admin.has_unload_permission(request)
 
-    @property
+    @cached_property
     def headers(self) -> list[dict[str, Any]]:
         return list(result_headers(self))
 

@@ -195,7 +195,7 @@ def _row(
     colour: str,
 ) -> ModelRow:
     status = effective_status(version, loader)
-    is_loaded = status == Status.LOADED
+    is_loaded = status == str(Status.LOADED)
     health = known(version.get_health_status_display(), status) if is_loaded else None
     used_at = max(filter(None, (version.last_used_at, version.status_changed_at)), default=None)
     ends_at = None
@@ -224,7 +224,7 @@ def _counts(rows: Sequence[ModelRow]) -> dict[str, int]:
     """How many models are in each state and health that somebody cares for."""
     states = ("loaded", "loading", "unloading", "error", UNREACHABLE)
     counts = {state: sum(row.status == state for row in rows) for state in states}
-    troubled = (HealthStatus.DEGRADED.value, HealthStatus.UNHEALTHY.value)
+    troubled = {str(HealthStatus.DEGRADED), str(HealthStatus.UNHEALTHY)}
     counts["troubled"] = sum(row.health is not None and row.version.health_status in troubled for row in rows)
     return counts
 

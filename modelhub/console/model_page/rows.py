@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
@@ -34,14 +34,15 @@ FORGET_SECONDS = 15.0  # a page asks every two seconds; one that does not is clo
 class Watched:
     """The models that pages show now: whoever asks for some adds them, and one look reads all."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._asked_at: dict[int, float] = {}
         self._lock = threading.Lock()
         self._seen = Shared(self._read)
 
     def get(self, pks: Iterable[int]) -> Mapping[int, Row]:
         """At least these, as they were within the last second; those that are not registered any more are left out."""
-        wanted, now = set(pks), time.monotonic()
+        wanted, now = set(pks), self._clock()
         with self._lock:
             is_known = wanted <= self._asked_at.keys()
             self._asked_at.update(dict.fromkeys(wanted, now))
@@ -57,7 +58,7 @@ class Watched:
 
     def _read(self) -> dict[int, Row]:
         with self._lock:
-            oldest = time.monotonic() - FORGET_SECONDS
+            oldest = self._clock() - FORGET_SECONDS
             self._asked_at = {pk: at for pk, at in self._asked_at.items() if at >= oldest}
             pks = list(self._asked_at)
         versions = list(ModelVersion.objects.filter(pk__in=pks).only(*COLUMNS).order_by())

@@ -27,4 +27,5 @@ class Command(SwitchCommand):
         return request_activate(version, user=user, source="command", reason=options["reason"], allow_gap=gap)
 
     def plan(self, subject: str, options: dict[str, Any]) -> dict[str, Any]:
-        return self.told_of_gap(planning.plan_activate(registered(subject)), options)
+        plan = planning.plan_activate(registered(subject), allow_gap=options["allow_gap"])
+        return self.told_of_gap(plan, options)

@@ -39,4 +39,5 @@ class Command(SwitchCommand):
         target = registered(options["to"]) if options["to"] else previous_live(lineage)
         if target is None:
             raise StateForbids(f"No other version of {subject} was live before; name one with --to.", lineage=subject)
-        return self.told_of_gap(planning.plan_rollback(lineage, target), options)
+        plan = planning.plan_rollback(lineage, target, allow_gap=options["allow_gap"])
+        return self.told_of_gap(plan, options)

@@ -32,8 +32,8 @@ class Echo(LoadedModel):
 
     A text may be an order: `gate:<fifo>` blocks until the fifo is opened for writing, `spin:<file>` computes
     until the file exists, `refuse` and `boom` fail, `die` ends the process, `hog:<MiB>` takes that much memory and
-    `new:<MiB>` does in C++, `collect` collects garbage, `lose the gpu` fails as a library does whose GPU is lost, `mute` and `loud` have it answer
-    otherwise from then on.
+    `new:<MiB>` does in C++, `collect` collects garbage, `lose the gpu` fails as a library does whose GPU is lost,
+    `mute` and `loud` have it answer otherwise from then on.
     """
 
     signature = Signature(
