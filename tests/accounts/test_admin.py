@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 
 import pytest
+from django.contrib.admin.models import DELETION, LogEntry
 from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.urls import reverse
+from django.utils import timezone
 from knox.crypto import hash_token
+from pytest_django import DjangoAssertNumQueries
 
 from modelhub.accounts.models import ApiToken
 
@@ -31,10 +35,12 @@ def change_address(token: ApiToken) -> str:
 
 def test_a_new_token_is_shown_once(admin_client: Client, admin_user: User) -> None:
     answer = admin_client.post(ADD, {"name": "ci", "user": admin_user.pk, "expiry_0": "", "expiry_1": ""}, follow=True)
-    shown = re.search(r"<code>([0-9a-f]{64})</code>", answer.content.decode())
+    shown = re.search(r'<code [^>]*id="mh-token">([0-9a-f]{64})</code>', answer.content.decode())
     kept = ApiToken.objects.get()
     assert shown
     assert hash_token(shown[1]) == kept.digest
+    assert 'data-mh-copy="mh-token"' in answer.content.decode()
+    assert answer.headers["Cache-Control"] == "no-store"
     assert shown[1] not in admin_client.get("/admin/accounts/apitoken/").content.decode()
     assert shown[1] not in admin_client.get(change_address(kept)).content.decode()
 
@@ -70,6 +76,68 @@ def test_who_is_no_superuser_makes_tokens_only_for_themselves(client: Client, ke
 def test_who_is_no_superuser_sees_only_their_own(client: Client, keeper: User, admin_user: User) -> None:
     ApiToken.objects.create(admin_user, name="of-the-boss")
     assert "of-the-boss" not in client.get("/admin/accounts/apitoken/").content.decode()
+
+
+def test_who_makes_tokens_and_may_see_none_is_shown_it_all_the_same(client: Client) -> None:
+    user = User.objects.create_user("maker", is_staff=True)
+    user.user_permissions.set(Permission.objects.filter(codename="add_apitoken"))
+    client.force_login(user)
+    answer = client.post(ADD, {"name": "x", "user": user.pk, "expiry_0": "", "expiry_1": ""}, follow=True)
+    shown = re.search(r"<code>([0-9a-f]{64})</code>", answer.content.decode())
+    assert shown
+    assert hash_token(shown[1]) == ApiToken.objects.get().digest
+
+
+class TestRevoking:
+    LIST = "/admin/accounts/apitoken/"
+
+    def test_one_by_its_page_which_says_what_it_means(self, admin_client: Client, admin_user: User) -> None:
+        token, _ = ApiToken.objects.create(admin_user, name="ci")
+        address = reverse("admin:accounts_apitoken_delete", args=[token.pk])
+        assert "are refused at once" in admin_client.get(address).content.decode()
+        assert ApiToken.objects.exists()
+        assert admin_client.post(address, {"post": "yes"}).status_code == 302
+        assert not ApiToken.objects.exists()
+        assert LogEntry.objects.get().action_flag == DELETION
+
+    def test_several_from_the_list(self, admin_client: Client, admin_user: User) -> None:
+        made = [ApiToken.objects.create(admin_user, name=f"t{number}")[0] for number in range(2)]
+        assert "delete_selected" not in admin_client.get(self.LIST).content.decode()
+        chosen = {"action": "revoke_selected", "_selected_action": [token.pk for token in made]}
+        answer = admin_client.post(self.LIST, chosen, follow=True)
+        assert [str(message) for message in answer.context["messages"]] == [
+            "Revoked: t1 of admin.",
+            "Revoked: t0 of admin.",
+        ]
+        assert not ApiToken.objects.exists()
+        assert LogEntry.objects.count() == 2
+
+    def test_not_those_of_others_and_not_without_the_permission(
+        self, client: Client, keeper: User, admin_user: User
+    ) -> None:
+        theirs, _ = ApiToken.objects.create(admin_user)
+        client.post(self.LIST, {"action": "revoke_selected", "_selected_action": [theirs.pk]})
+        assert client.post(reverse("admin:accounts_apitoken_delete", args=[theirs.pk])).status_code == 302
+        own, _ = ApiToken.objects.create(keeper)
+        keeper.user_permissions.set(Permission.objects.filter(codename="view_apitoken"))
+        client.post(self.LIST, {"action": "revoke_selected", "_selected_action": [own.pk]})
+        assert client.post(reverse("admin:accounts_apitoken_delete", args=[own.pk])).status_code == 403
+        assert ApiToken.objects.count() == 2
+
+
+def test_the_list_tells_who_expired_and_costs_the_same(
+    admin_client: Client, admin_user: User, django_assert_max_num_queries: DjangoAssertNumQueries
+) -> None:
+    for number in range(20):
+        token, _ = ApiToken.objects.create(admin_user, name=f"t{number}")
+        if number % 2:
+            ApiToken.objects.filter(pk=token.pk).update(expiry=timezone.now() - timedelta(hours=1))
+    admin_client.get("/admin/accounts/apitoken/")
+    with django_assert_max_num_queries(10):
+        page = admin_client.get("/admin/accounts/apitoken/").content.decode()
+    assert page.count(">expired<") == page.count(">valid<") == 10
+    found = admin_client.get("/admin/accounts/apitoken/?state=expired").context["cl"].result_list
+    assert len(found) == 10
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,8 @@ GRAVE = ("serious", "critical")
 def lived_in(stack: Stack) -> None:
     """Something has happened: loads, one that failed, a shadow, predictions, so that lists and pages have entries."""
     with stack.api() as api:
+        assert api.post(f"/api/models/{OLD}/activate").status_code == 200
         assert api.post(f"/api/models/{NEW}/load").status_code == 200
-        assert api.post(f"/api/models/{OLD}/load").status_code == 200
         assert api.post(f"/api/models/{BROKEN}/load").status_code >= 400
         shadow = {"candidate_percent": 0, "shadow": True}
         assert api.put(f"/api/lineages/{LINEAGE}/aliases/candidate", json={"model_id": NEW}).status_code == 200

@@ -483,7 +483,8 @@ class TestLineages:
         response = admin.post(
             lineage_url("traffic", live), {"candidate_percent": "12.5", "shadow": "yes"}, headers=DIALOG
         )
-        assert "12.5 % of the requests for mail go to its candidate" in response.content.decode()
+        assert "12.5 %" in response.content.decode()
+        assert live.lineage.__class__.objects.get().candidate_percent == 12.5
         assert 'value="12.5"' in dialog(admin, lineage_url("traffic", live))
         response = admin.post(lineage_url("traffic", live), {"candidate_percent": "a lot"}, headers=DIALOG)
         assert response.status_code == 409

@@ -198,10 +198,10 @@ class TestLiveRows:
 
 
 class TestFilters:
-    def counted(self, shown: str) -> dict[str, str]:
-        """Title of a choice -> its count."""
-        titles = re.findall(r">([^<>]+) \((\d+)\)</a>", shown)
-        return dict(titles)
+    def counted(self, shown: str, name: str) -> dict[str, str]:
+        """Title of a filter's choice -> its count."""
+        choices = shown.split(f'id="filter-{name}"')[1].split("</ul>")[0]
+        return dict(re.findall(r">([^<>]+) \((\d+)\)</a>", choices))
 
     def test_each_choice_tells_how_many_it_would_show(
         self, admin: Client, loaderd: LoaderStatus, make_loaded: MakeVersion, make_version: MakeVersion
@@ -209,10 +209,14 @@ class TestFilters:
         make_loaded("a", framework="sklearn", pinned=True)
         make_version("b", framework="tensorflow", artifact_format="keras")
         make_version("c", framework="sklearn", artifact_format="joblib", refusal="bad")
-        told = self.counted(page(admin))
-        assert (told["Loaded"], told["Unloaded"], told["Refused by discovery"]) == ("1", "2", "1")
-        assert told["Not approved, can run code"] == "1"
-        assert "Loading" not in told, "no model is: the choice would show nothing"
+        shown = page(admin)
+        assert self.counted(shown, "state") == {"All": "3", "Loaded": "1", "Unloaded": "2"}, "others would show nothing"
+        assert self.counted(shown, "needs-attention") == {
+            "All": "3",
+            "Refused by discovery": "1",
+            "Not approved, can run code": "1",
+        }
+        assert self.counted(shown, "pinned") == {"All": "3", "Yes": "1", "No": "2"}
 
     def test_counts_keep_to_the_other_filters_and_to_the_search(
         self, admin: Client, loaderd: LoaderStatus, make_loaded: MakeVersion, make_version: MakeVersion
@@ -222,9 +226,8 @@ class TestFilters:
         make_version("mail-c", framework="tensorflow", artifact_format="keras")
         make_version("other", framework="sklearn", lineage="other")
         shown = page(admin, q="mail", framework="sklearn")
-        told = self.counted(shown)
-        assert (told["Loaded"], told["Unloaded"]) == ("1", "1")
-        assert told["TensorFlow"] == "1", "its own filter is left aside"
+        assert self.counted(shown, "state") == {"All": "2", "Loaded": "1", "Unloaded": "1"}
+        assert list(self.counted(shown, "framework").values()) == ["3", "1", "2"], "its own filter is left aside"
         assert "mail-c" not in shown.split('id="result_list"')[1]
 
     @pytest.mark.parametrize(
@@ -285,7 +288,7 @@ class TestCost:
         one = len(page(admin))
         ModelVersion.objects.bulk_create(
             ModelVersion(
-                lineage=lineage, model_id=f"many-{number}", name="many", version=str(number), path=f"topic/many-{number}",
+                lineage=lineage, model_id=f"many-{number}", name="many", version=str(number), path=f"topic/m{number}",
                 framework="sklearn", artifact_format="skops", digest="b" * 64,
             )
             for number in range(40)

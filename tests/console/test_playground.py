@@ -450,7 +450,7 @@ def signature(stored: dict[str, Any]) -> Signature:
 
 
 ASKED = {
-    "classifier": ["good!!!", 'it\'s "quoted" $HOME `x`\nnew line, Größe 😀', "</textarea>\\n"],
+    "classifier": ["good!!!!!", 'it\'s "quoted" $HOME `x`\nnew line, Größe 😀', "</textarea>\\n"],
     "double": [[0.1, -2.5], [3, 4]],
     "pair": [{"a": 1.5, "b": [1, 2]}, {"a": 2, "b": [3, 4]}],
 }

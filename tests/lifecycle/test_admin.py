@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
+from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission, User
 from django.db import connection
 from django.test import Client
@@ -84,9 +86,134 @@ def test_rows_can_be_read_and_not_written(client: Client, admin: User, fill: Cal
 def test_an_operation_of_no_model_is_shown(client: Client, admin: User) -> None:
     client.force_login(admin)
     operation = Operation.objects.create(kind="optimize", requested_by_name="ada")
-    assert "all models" in client.get("/admin/lifecycle/operation/").content.decode()
-    assert client.get(f"/admin/lifecycle/operation/{operation.pk}/change/").status_code == 200
+    assert "Memory optimisation" in client.get("/admin/lifecycle/operation/").content.decode()
+    assert "all models" in client.get(f"/admin/lifecycle/operation/{operation.pk}/change/").content.decode()
     assert client.get("/admin/lifecycle/operation/?q=ada").status_code == 200
+
+
+class TestPages:
+    """A record's page: its heading in words, what it links to, the same number of queries for any history."""
+
+    def page(self, client: Client, record: Model) -> str:
+        return client.get(f"/admin/lifecycle/{record._meta.model_name}/{record.pk}/change/").content.decode()
+
+    def heading(self, page: str) -> str:
+        found = re.search(r"<h1[^>]*>([^<]*)</h1>", page)
+        assert found
+        return found[1]
+
+    def test_headings_are_words(self, client: Client, admin: User, version: ModelVersion) -> None:
+        client.force_login(admin)
+        operation = Operation.objects.create(kind="rollback", version=version)
+        change = StateChange.objects.create(
+            version=version, from_state="loading", to_state="loaded", operation=operation, at=timezone.now()
+        )
+        moved, split = (
+            LineageChange.objects.create(lineage=version.lineage, at=timezone.now(), operation=operation, **fields)
+            for fields in (
+                {"alias": "live", "kind": "rollback", "version": version},
+                {"kind": "traffic", "details": {"candidate_percent": 12.5, "shadow": True}},
+            )
+        )
+        lineage = version.lineage.name
+        assert self.heading(self.page(client, operation)) == f"Rollback to {version}"
+        assert self.heading(self.page(client, change)) == f"{version}: loading to loaded"
+        assert self.heading(self.page(client, moved)) == f"{lineage}/live: rolled back, {version}"
+        assert self.heading(self.page(client, split)) == f"{lineage}: traffic changed, 12.5 % to candidate, copies too"
+        assert f"/admin/lifecycle/operation/{operation.pk}/change/" in self.page(client, change)
+
+    def test_an_operation_under_way_is_followed(self, client: Client, admin: User, version: ModelVersion) -> None:
+        client.force_login(admin)
+        operation = Operation.objects.create(kind="load", version=version, status="running", phase="loading")
+        page = self.page(client, operation)
+        assert f'hx-get="/admin/live/operation/{operation.pk}/" hx-trigger=' in page
+        assert "reads the model" in page
+        assert "Cancel the load" in page
+
+    def test_a_failed_operation_tells_why_and_what_next(
+        self, client: Client, admin: User, version: ModelVersion
+    ) -> None:
+        client.force_login(admin)
+        error = {"code": "insufficient_memory", "message": "It needs <9 GiB>.", "facts": {}}
+        now = timezone.now()
+        operation = Operation.objects.create(
+            kind="load", version=version, status="failed", error=error, finished_at=now, reason="a new release"
+        )
+        page = self.page(client, operation)
+        assert "It needs &lt;9 GiB&gt;." in page
+        assert "Next:" in page
+        assert "a new release" in page
+        assert 'hx-trigger="load' not in page
+        assert "insufficient_memory" in page
+
+    def test_what_it_changed_costs_the_same_however_much(
+        self, client: Client, admin: User, make_version: MakeVersion
+    ) -> None:
+        client.force_login(admin)
+        operation = Operation.objects.create(kind="optimize")
+        counts = []
+        for count in (2, 20):
+            for number in range(count):
+                version = make_version(f"m{count}-{number}")
+                values = {"operation": operation, "at": timezone.now()}
+                StateChange.objects.create(version=version, from_state="loaded", to_state="unloading", **values)
+                LineageChange.objects.create(lineage=version.lineage, alias="x", kind="set", version=version, **values)
+            self.page(client, operation)
+            with CaptureQueriesContext(connection) as queries:
+                assert "m2-1" in self.page(client, operation)
+            counts.append(len(queries))
+        assert counts[0] == counts[1]
+        assert not any("manifest" in query["sql"] for query in queries)
+
+    def test_viewers_see_no_way_to_act(self, client: Client, version: ModelVersion) -> None:
+        viewer = User.objects.create_user("viewer", is_staff=True)
+        viewer.user_permissions.set(Permission.objects.filter(codename="view_operation"))
+        client.force_login(viewer)
+        operation = Operation.objects.create(kind="load", version=version)
+        assert "Cancel the load" not in self.page(client, operation)
+        assert client.post(f"/admin/live/operation/{operation.pk}/cancel/").status_code in (302, 403)
+        operation.refresh_from_db()
+        assert operation.status == "queued"
+
+    def test_loaderd_says_how_it_is(self, client: Client, admin: User) -> None:
+        client.force_login(admin)
+        facts = {"budget": {"used_bytes": 1 << 20, "reserved_bytes": 0, "budget_bytes": 4 << 20}, "gpus": []}
+        status = LoaderStatus.objects.create(pk=1, pid=7, observed_at=timezone.now(), facts=facts)
+        page = self.page(client, status)
+        assert "1 MiB held, 0 B reserved, of 4 MiB" in page
+        assert ">running<" in page
+        LoaderStatus.objects.update(observed_at=timezone.now() - timedelta(hours=1))
+        assert ">unreachable<" in self.page(client, status)
+
+
+class TestAudit:
+    def test_a_long_entry_is_listed_by_its_beginning_and_kept_whole(self, client: Client, admin: User) -> None:
+        client.force_login(admin)
+        text = "Edited metadata.json.\nmetadata.json before:\n" + '{"a": 1}\n' * 5000
+        entry = LogEntry.objects.create(
+            user=admin, object_repr="mail-v1", action_flag=2, change_message=text, object_id="1"
+        )
+        with CaptureQueriesContext(connection) as queries:
+            listed = client.get("/admin/admin/logentry/").content.decode()
+        assert "Edited metadata.json." in listed
+        assert "before:" not in listed
+        assert len(queries) < 10
+        page = client.get(f"/admin/admin/logentry/{entry.pk}/change/").content.decode()
+        assert page.count("{&quot;a&quot;: 1}") == 5000
+        assert "mail-v1: changed by ada" in page
+
+    def test_djangos_own_words_are_told_too(self, client: Client, admin: User) -> None:
+        client.force_login(admin)
+        message = '[{"changed": {"fields": ["Email"]}}]'
+        LogEntry.objects.create(user=admin, object_repr="x", action_flag=2, change_message=message)
+        assert "Changed Email." in client.get("/admin/admin/logentry/").content.decode()
+
+    def test_it_cannot_be_touched(self, client: Client, admin: User) -> None:
+        client.force_login(admin)
+        entry = LogEntry.objects.create(user=admin, object_repr="x", action_flag=3)
+        page = f"/admin/admin/logentry/{entry.pk}"
+        assert client.post(f"{page}/change/", {}).status_code == 403
+        assert client.post(f"{page}/delete/", {"post": "yes"}).status_code == 403
 
 
 class TestConfirmation:
@@ -213,7 +340,7 @@ class TestLineages:
     def test_its_page_tells_aliases_and_who_was_live(self, console: Client, mail: Model) -> None:
         page = console.get(self.url("change", mail)).content.decode()
         assert "Roll back to mail-v1" in page
-        assert "activate by ada: because of mail-v2" in page
+        assert "because of mail-v2" in page
         listed = console.get(reverse("admin:registry_model_changelist")).content.decode()
         assert "mail-v2" in listed
 

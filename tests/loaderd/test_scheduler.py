@@ -544,7 +544,8 @@ class TestSuperfluous:
         assert self.ids(held) == []
         assert why_nothing(held, **rules) == (
             "Nothing is superfluous; kept are fixed (pinned); "
-            "asked and loaded (asked or loaded within the last 10 min); new (loaded less than 5 s ago); busy (requests in flight); used (asked in 10 % of the minutes or more)."
+            "asked and loaded (asked or loaded within the last 10 min); new (loaded less than 5 s ago); "
+            "busy (requests in flight); used (asked in 10 % of the minutes or more)."
         )
 
     def test_by_itself_it_takes_the_little_used_only_while_memory_is_short(self) -> None:

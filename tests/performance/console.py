@@ -51,7 +51,7 @@ def pages(model: int, last_page: int) -> dict[str, str]:
         "dashboard": "/admin/",
         "list, first page": MODELS,
         "list, search": f"{MODELS}?q=of-mail-01",
-        "list, filter": f"{MODELS}?lineage__type__exact=topic",
+        "list, filter": f"{MODELS}?status__exact=unloaded",
         "list, last page": f"{MODELS}?p={last_page}",
         "model page": f"{MODELS}{model}/change/",
     }

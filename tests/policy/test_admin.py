@@ -10,9 +10,12 @@ from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission
 from django.test import Client
 from django.urls import reverse
+from django.utils import timezone
+from django.utils.html import escape
 
-from modelhub.conf import config
-from modelhub.policy.admin import UNITS
+from modelhub.conf import Config, config
+from modelhub.console.admin.policy import UNITS
+from modelhub.lifecycle.models import LoaderStatus
 from modelhub.policy.effective import change, effective
 from modelhub.policy.models import OVERRIDABLE, Policy, PolicyChange
 
@@ -38,9 +41,30 @@ def test_the_list_is_the_page_and_looking_makes_no_record(admin_client: Client) 
 def test_each_field_tells_unit_environment_and_what_is_in_force(admin_client: Client) -> None:
     change({"MAX_MEMORY_USAGE_MB": 600}, user=None)
     page = re.sub(r"\s+", " ", admin_client.get(PAGE).content.decode())
-    assert "MAX_MEMORY_USAGE_MB (MiB)" in page
-    assert f"In force: 600. Environment: {config().MAX_MEMORY_USAGE_MB};" in page
-    assert all(name in page for name in OVERRIDABLE)
+    assert 'id="unit-MAX_MEMORY_USAGE_MB">MiB</span>' in page
+    assert '<dt>In force</dt><dd><strong>600</strong> <span class="mh-subtle">by this policy</span></dd>' in page
+    assert f"<dt>Otherwise</dt><dd>{config().MAX_MEMORY_USAGE_MB}</dd>" in page
+    for name in OVERRIDABLE:
+        assert f'for="id_{name.lower()}"' in page
+        assert escape(Config.model_fields[name].description) in page
+
+
+def test_what_loaderd_works_by_is_told_with_its_time(admin_client: Client) -> None:
+    change({"MAX_MEMORY_USAGE_MB": 600, "HANG_SECONDS": 9}, user=None)
+    assert "has not said yet" in admin_client.get(PAGE).content.decode()
+    limits = {"max_memory_bytes": 600 << 20, "hang_seconds": 30.0}
+    LoaderStatus.objects.create(pk=1, pid=1, observed_at=timezone.now(), facts={"limits": limits})
+    answer = admin_client.get(PAGE)
+    told = {setting.name: setting for _, settings in answer.context["sections"] for setting in settings}
+    assert (told["MAX_MEMORY_USAGE_MB"].observed, told["MAX_MEMORY_USAGE_MB"].differs) == ("600", False)
+    assert (told["HANG_SECONDS"].observed, told["HANG_SECONDS"].differs) == ("30", True)
+    assert answer.content.decode().count(">differs<") == 1
+
+
+def test_an_override_that_does_not_count_any_more_is_told(admin_client: Client) -> None:
+    Policy.objects.create(pk=1, sampling_rate=7.0)
+    page = admin_client.get(PAGE).content.decode()
+    assert "7 is set here and is not accepted any more" in page
 
 
 def test_saving_sets_what_was_edited_and_tells_who(admin_client: Client, admin_user: Any) -> None:
@@ -69,6 +93,8 @@ def test_a_bad_value_is_told_at_its_field(admin_client: Client, field: str, valu
     assert response.status_code == 200
     assert list(response.context["adminform"].form.errors) == [field]
     assert not PolicyChange.objects.exists()
+    error = response.context["adminform"].form.errors[field][0]
+    assert f'id="error-{field.upper()}" role="alert">{escape(error)}' in response.content.decode()
 
 
 def test_empty_takes_the_override_away(admin_client: Client) -> None:
@@ -81,7 +107,10 @@ def test_viewers_see_it_and_change_nothing(client: Client, django_user_model: An
     user = django_user_model.objects.create_user("staff", is_staff=True)
     user.user_permissions.set(Permission.objects.filter(codename__in=["view_policy", "view_policychange"]))
     client.force_login(user)
-    assert client.get(PAGE).status_code == 200
+    page = client.get(PAGE)
+    assert page.status_code == 200
+    assert "Save the policy" not in page.content.decode()
+    assert 'name="max_memory_usage_mb"' not in page.content.decode()
     assert client.post(PAGE, form(max_memory_usage_mb="1")).status_code == 403
     assert client.get("/admin/policy/policychange/").status_code == 200
 

@@ -121,7 +121,7 @@ class StateChangeAdmin(ReadOnlyAdmin):
     list_filter = ("to_state", "from_state", "at")
     search_fields = ("version__model_id", "actor", "reason")
     search_help_text = "Model, who, or reason"
-    fields = ("model", "shown_from", "shown_to", "reason", "by", "when", "by_operation")
+    fields = ("of_model", "shown_from", "shown_to", "reason", "by", "when", "by_operation")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[StateChange]:
         changes: QuerySet[StateChange] = super().get_queryset(request)
@@ -141,7 +141,7 @@ class StateChangeAdmin(ReadOnlyAdmin):
         return change.version.model_id
 
     @display(description="Model")
-    def model(self, change: StateChange) -> SafeString:
+    def of_model(self, change: StateChange) -> SafeString:
         return model_link(change.version)
 
     @display(description="From", ordering="from_state")
@@ -262,7 +262,9 @@ class LoaderStatusAdmin(ReadOnlyAdmin):
 
     @display(description="Said goodbye")
     def stopped(self, status: LoaderStatus) -> SafeString:
-        return moment(status.stopped_at) if status.stopped_at else format_html('<span class="mh-subtle">no</span>')
+        return (
+            moment(status.stopped_at) if status.stopped_at else format_html('<span class="mh-subtle">{}</span>', "no")
+        )
 
     @display(description="Host")
     def host(self, status: LoaderStatus) -> str | None:

@@ -103,7 +103,7 @@ class AlertKindFilter(admin.SimpleListFilter):
 
 @admin.register(Alert)
 class AlertAdmin(ReadOnlyAdmin):
-    list_display = ("shown_message", "shown_state", "shown_kind", "model", "opened", "seen", "resolved")
+    list_display = ("shown_message", "shown_state", "shown_kind", "of_model", "opened", "seen", "resolved")
     list_filter = (AlertStateFilter, AlertKindFilter, "opened_at")
     search_fields = ("version__model_id", "message", "acknowledged_by_name")
     search_help_text = "Model, message, or who acknowledged it"
@@ -173,7 +173,7 @@ class AlertAdmin(ReadOnlyAdmin):
         return kind_of(alert)
 
     @display(description="Model", ordering="version__model_id")
-    def model(self, alert: Alert) -> SafeString:
+    def of_model(self, alert: Alert) -> SafeString:
         return model_link(alert.version, "the host")
 
     @display(description="Opened", ordering="opened_at")
@@ -252,7 +252,7 @@ class TraceAdmin(ReadOnlyAdmin):
     list_filter = (TraceStatusFilter, choice_filter("route", ROUTES), "at")
     search_fields = ("version__model_id", "user")
     search_help_text = "Model or user"
-    fields = ("model", "when", "answer", "route", "shown_user", "items", "batch_items", "total", "queue", "compute")
+    fields = ("of_model", "when", "answer", "route", "shown_user", "items", "batch_items", "total", "queue", "compute")
     paginator = InfinitePaginator  # counting a week of them takes longer than the page
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Trace]:
@@ -266,7 +266,7 @@ class TraceAdmin(ReadOnlyAdmin):
         return moment(trace.at)
 
     @display(description="Model", ordering="version__model_id")
-    def model(self, trace: Trace) -> SafeString:
+    def of_model(self, trace: Trace) -> SafeString:
         return model_link(trace.version)
 
     @display(description="Answer", ordering="status")

@@ -19,6 +19,7 @@ SHOWN_LINES = 20
 # The operation that failed and the state that says so are written one after the other.
 SAME_MOMENT = timedelta(seconds=10)
 
+_NOUNS = {OperationKind.LOAD: "load", OperationKind.ACTIVATE: "activation", OperationKind.ROLLBACK: "rollback"}
 _SIGNAL = re.compile(r"\bSIG[A-Z]{2,6}\b")
 
 
@@ -72,7 +73,7 @@ def failure_of(version: ModelVersion, newest: Operation | None) -> Failure | Non
     elif newest is not None and has_failed and _still_matters(version, newest):
         at, error = newest.finished_at or newest.requested_at, dict(newest.error or {})
         message = str(error.get("message") or "Nothing says why; see loaderd's log.")
-        title = f"The last {newest.get_kind_display().lower()} failed"
+        title = f"The last {_NOUNS[newest.kind]} failed"
     else:
         return None
     facts = _facts(error, message, version if is_error else None)

@@ -10,8 +10,8 @@ from typing import Any
 from loaderd.rules import CANDIDATE, LIVE
 from loaderd.states import ModelState
 from loaderd.version_order import version_key
-from modelhub.console.model_page.keyed import SharedByKey
 from modelhub.console.admin.read_only import leads_to
+from modelhub.console.model_page.keyed import SharedByKey
 from modelhub.lifecycle.models import LineageChange
 from modelhub.lifecycle.observed import LoaderView, effective_status, known, loader_view
 from modelhub.lifecycle.versions import previous_live
@@ -115,7 +115,7 @@ class LineageLook:
                 f"{what} should go to {name}, but it is {self.candidate.status}: nothing goes there, and live answers "
                 "everything."
             )
-        return f"{what} {'go' if copies else 'goes'} to {name}; live answers {'the rest' if share else 'everything'}."
+        return f"{what} go to {name}; live answers {'the rest' if share else 'everything'}."
 
     @property
     def is_traffic_idle(self) -> bool:

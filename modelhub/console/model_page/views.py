@@ -126,7 +126,8 @@ def more_log(request: HttpRequest, pk: int) -> HttpResponse:
     if not written.lines and written.at == at:
         return HttpResponse(status=204, headers={"Cache-Control": "no-store"})
     context = {"version": version, "written": written}
-    return _fresh(render_to_string("console/model/log_more.html", context, request=request))
+    # What follows the last element would be empty lines of the log.
+    return _fresh(render_to_string("console/model/log_more.html", context, request=request).rstrip())
 
 
 def _files(request: HttpRequest, version: ModelVersion) -> HttpResponse:
