@@ -24,7 +24,9 @@ class BrowsableRenderer(BrowsableAPIRenderer):
     ) -> dict[str, Any]:
         context: dict[str, Any] = super().get_context(data, accepted_media_type, renderer_context)
         request: Request = renderer_context["request"]
-        error = data.get("error") if isinstance(data, dict) and renderer_context["response"].status_code >= 400 else None
+        error = (
+            data.get("error") if isinstance(data, dict) and renderer_context["response"].status_code >= 400 else None
+        )
         patch_form = self.get_rendered_html_form(data, renderer_context["view"], "PATCH", request)
         return {
             **admin.site.each_context(request),

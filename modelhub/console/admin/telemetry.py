@@ -239,7 +239,7 @@ class TraceStatusFilter(admin.SimpleListFilter):
 class TraceAdmin(ReadOnlyAdmin):
     list_display = (
         "when",
-        "model",
+        "of_model",
         "answer",
         "route",
         "shown_user",
