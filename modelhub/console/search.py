@@ -38,7 +38,7 @@ _DISCOVER = "registry.discover_modelversion"
 class Found:
     """One line to choose: where it leads, or what it does.
 
-    word: a state, shown with its colour. is_dialog: `url` answers a dialog. is_posted: `url` is asked by POST.
+    word: a state, shown with its colour. is_dialog: `url` answers a dialog.
     fill: it writes this into the search instead, to be gone on with.
     """
 
@@ -48,7 +48,6 @@ class Found:
     detail: str = ""
     word: str = ""
     is_dialog: bool = False
-    is_posted: bool = False
     fill: str = ""
 
 
@@ -243,7 +242,7 @@ def _actions_on(user: User, version: ModelVersion) -> list[Found]:
 def _general(user: User) -> list[tuple[Found, str]]:
     """What is done with all models, and the other words for it."""
     optimise = Found("Optimise memory", reverse("admin:registry_modelversion_optimize"), "mop", is_dialog=True)
-    discover = Found("Run discovery", reverse("admin:registry_modelversion_discover"), "travel_explore", is_posted=True)
+    discover = Found("Run discovery", reverse("admin:registry_modelversion_discover"), "travel_explore", is_dialog=True)
     return [
         *([(optimise, "optimize unload unused free")] if user.has_perm(UNLOAD) else []),
         *([(discover, "discover find new models store")] if user.has_perm(_DISCOVER) else []),

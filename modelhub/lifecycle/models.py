@@ -179,6 +179,14 @@ class LineageChange(models.Model):
     def __str__(self) -> str:
         return f"{self.lineage_id}/{self.alias}: {self.kind}"
 
+    @property
+    def leads_to(self) -> str:
+        """Where the alias leads after the change, by name, or the traffic that was set. No query where details tell."""
+        if self.kind == self.Kind.TRAFFIC:
+            percent, is_shadow = self.details.get("candidate_percent", 0.0), self.details.get("shadow")
+            return f"{percent:g} % to candidate{', copies too' if is_shadow else ''}"
+        return self.details.get("version_id") or (self.version.model_id if self.version else "nowhere")
+
 
 class LoaderStatus(models.Model):
     """What loaderd last said of itself: one row."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -35,19 +36,17 @@ def head(page: Page) -> Locator:
     return page.locator("[data-mh-live]").filter(has=page.locator(".mh-state")).first
 
 
-def ask(page: Page, button: str, title: str) -> Locator:
-    """Presses the button of a model's page and returns the dialog that states the effect."""
+def ask(page: Page, button: str, model_id: str) -> Locator:
+    """Presses the button of a model's page and returns the dialog, which states the effect and names the model."""
     page.get_by_role("main").get_by_role("button", name=button, exact=True).first.click()
-    dialog = page.get_by_role("dialog", name=title)
-    expect(dialog).to_be_visible()
-    return dialog
+    expect(page.get_by_role("dialog", name=model_id)).to_be_visible()
+    return page.get_by_role("dialog")  # the one that is open, whatever it shows next
 
 
 def confirm(dialog: Locator, verb: str) -> None:
     """Says yes and returns when the operation that follows has succeeded."""
-    dialog.get_by_role("button", name=verb, exact=True).click()
-    now = dialog.page.get_by_role("dialog")  # its name may be another: it shows the operation now
-    expect(now.get_by_text("succeeded", exact=True)).to_be_visible(timeout=OPERATION_MS)
+    dialog.get_by_role("button", name=re.compile(f"^{verb}")).click()
+    expect(dialog.get_by_text("succeeded", exact=True)).to_be_visible(timeout=OPERATION_MS)
 
 
 def close(dialog: Locator) -> None:

@@ -58,7 +58,7 @@ def test_a_model_is_loaded_by_keys_alone(page: Page, unloaded: str) -> None:
     load = page.get_by_role("main").get_by_role("button", name="Load", exact=True)
     tab_to(page, "Load")
     page.keyboard.press("Enter")
-    dialog = page.get_by_role("dialog", name=f"Load: {unloaded}")
+    dialog = page.get_by_role("dialog")
     expect(dialog).to_be_visible()
     for _ in range(12):
         focused = page.evaluate(FOCUSED)

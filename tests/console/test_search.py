@@ -201,9 +201,9 @@ class TestActions:
         make_version("mail-v1", missing_since=timezone.now())
         assert titles(admin, "load mail") == ["mail-v1"]
 
-    def test_discovery_is_posted_and_memory_is_optimised_in_a_dialog(self, admin: Client) -> None:
+    def test_discovery_and_optimisation_ask_in_a_dialog(self, admin: Client) -> None:
         discover = reverse("admin:registry_modelversion_discover")
-        assert f'data-mh-post="{discover}"' in line(admin, "run disc", "Run discovery")
+        assert f'data-mh-dialog="{discover}"' in line(admin, "run disc", "Run discovery")
         optimise = reverse("admin:registry_modelversion_optimize")
         assert f'data-mh-dialog="{optimise}"' in line(admin, "optimize", "Optimise memory")
 
@@ -225,7 +225,6 @@ class TestPermission:
     def test_a_viewer_is_offered_no_action(self, viewer: Client, mails: dict[str, ModelVersion], query: str) -> None:
         shown = answer(viewer, query)
         assert "data-mh-dialog" not in shown
-        assert "data-mh-post" not in shown
         assert "data-mh-fill" not in shown
 
     def test_a_viewer_finds_models_all_the_same(self, viewer: Client, mails: dict[str, ModelVersion]) -> None:

@@ -22,7 +22,7 @@ TYPES = ("sentiment", "topic", "intent", "other")
 
 def fill(count: int) -> None:
     """Registers `count` models more, in lineages of five, with the history of a house that has run for a while:
-    three operations and six moves a model, and a day of samples of every loaded model."""
+    an operation and two moves a model, and a day of samples of every loaded model."""
     from django.utils import timezone
 
     from modelhub.lifecycle.models import Operation, StateChange
@@ -53,7 +53,7 @@ def fill(count: int) -> None:
     Operation.objects.bulk_create(
         (
             Operation(
-                kind=("load", "unload", "activate")[turn],
+                kind=chance.choice(("load", "unload", "activate")),
                 version=version,
                 status="succeeded" if chance.random() < 0.95 else "failed",
                 requested_by_name="olaf",
@@ -62,11 +62,10 @@ def fill(count: int) -> None:
                 finished_at=now,
             )
             for version in versions
-            for turn in range(3)
         ),
         batch_size=2000,
     )
-    moves = (("unloaded", "loading"), ("loading", "loaded"), ("loaded", "unloading"))
+    moves = (("unloaded", "loading"), ("loading", "loaded"))
     StateChange.objects.bulk_create(
         (
             StateChange(
@@ -78,7 +77,7 @@ def fill(count: int) -> None:
                 at=now - timedelta(days=1 + chance.random() * 90),
             )
             for version in versions
-            for begin, end in moves * 2
+            for begin, end in moves
         ),
         batch_size=2000,
     )
@@ -87,7 +86,7 @@ def fill(count: int) -> None:
             Sample(
                 version=version,
                 at=now.replace(second=0, microsecond=0) - timedelta(seconds=at),
-                seconds=60,
+                seconds=600,
                 requests=120,
                 items=140,
                 latency_seconds=0.6,
@@ -96,7 +95,7 @@ def fill(count: int) -> None:
                 private_bytes=14 << 20,
             )
             for version in ModelVersion.objects.filter(status="loaded")
-            for at in range(3600, DAY_SECONDS, 60)
+            for at in range(3600, DAY_SECONDS, 600)
         ),
         batch_size=2000,
     )

@@ -14,7 +14,7 @@ from unfold.decorators import display
 
 from modelhub.actors import named
 from modelhub.choice_filter import choice_filter
-from modelhub.console.admin.read_only import NOTHING, Fact, ReadOnlyAdmin, because, leads_to, model_link
+from modelhub.console.admin.read_only import NOTHING, Fact, ReadOnlyAdmin, because, model_link
 from modelhub.console.following import TEMPLATE, followed
 from modelhub.console.fragments import fragment
 from modelhub.console.templatetags.console import moment, seconds, size, state
@@ -75,7 +75,7 @@ class OperationAdmin(ReadOnlyAdmin):
             "live": fragment(request, TEMPLATE, {"followed": followed(record, request.user)}),
             "changes": changes.defer(*large_columns("version")).order_by("at", "pk")[:MOST_CHANGES],
             "moves": [
-                {"at": move.at, "name": f"{move.lineage}/{move.alias}", "to": leads_to(move)}
+                {"at": move.at, "name": f"{move.lineage}/{move.alias}", "to": move.leads_to}
                 for move in moves.defer(*large_columns("version"), *large_columns("previous"))[:MOST_CHANGES]
             ],
             "raw": {name: value for name in ("result", "error") if (value := getattr(record, name)) is not None},
@@ -184,7 +184,7 @@ class LineageChangeAdmin(ReadOnlyAdmin):
 
     def heading(self, record: LineageChange) -> str:
         name = f"{record.lineage.name}/{record.alias}" if record.alias else record.lineage.name
-        return f"{name}: {record.get_kind_display().lower()}, {leads_to(record)}"
+        return f"{name}: {record.get_kind_display().lower()}, {record.leads_to}"
 
     @display(description="Name", ordering="lineage__name")
     def name(self, change: LineageChange) -> str:
@@ -202,7 +202,7 @@ class LineageChangeAdmin(ReadOnlyAdmin):
     @display(description="Leads to")
     def shown_version(self, change: LineageChange) -> str | SafeString:
         if change.kind == LineageChange.Kind.TRAFFIC or change.version is None:
-            return leads_to(change)
+            return change.leads_to
         return model_link(change.version)
 
     @display(description="Led to before")

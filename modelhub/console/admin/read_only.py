@@ -16,7 +16,6 @@ from unfold.admin import ModelAdmin
 
 from modelhub.console.templatetags.console import UNKNOWN, moment
 from modelhub.console.templatetags.records import in_json, short
-from modelhub.lifecycle.models import LineageChange
 from modelhub.registry.models import ModelVersion
 
 NOTHING = format_html('<span class="mh-subtle">{}</span>', UNKNOWN)
@@ -99,11 +98,3 @@ def model_link(version: ModelVersion | None, otherwise: str = "") -> SafeString:
         return format_html("{}", otherwise) if otherwise else NOTHING
     url = reverse("admin:registry_modelversion_change", args=[version.pk])
     return format_html('<a class="mh-link mh-break" href="{}">{}</a>', url, version.model_id)
-
-
-def leads_to(change: LineageChange) -> str:
-    """The model that the alias leads to after the change, or the traffic that was set."""
-    if change.kind == LineageChange.Kind.TRAFFIC:
-        percent, is_shadow = change.details.get("candidate_percent", 0.0), change.details.get("shadow")
-        return f"{percent:g} % to candidate{', copies too' if is_shadow else ''}"
-    return change.details.get("version_id") or (change.version.model_id if change.version else "nowhere")

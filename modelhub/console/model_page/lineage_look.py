@@ -10,7 +10,6 @@ from typing import Any
 from loaderd.rules import CANDIDATE, LIVE
 from loaderd.states import ModelState
 from loaderd.version_order import version_key
-from modelhub.console.admin.read_only import leads_to
 from modelhub.console.model_page.keyed import SharedByKey
 from modelhub.lifecycle.models import LineageChange
 from modelhub.lifecycle.observed import LoaderView, effective_status, known, loader_view
@@ -188,7 +187,7 @@ def _moves(lineage: Model) -> list[Moved]:
         found.append(
             Moved(
                 change=change,
-                leads_to=leads_to(change),
+                leads_to=change.leads_to,
                 pk=change.version_id,
                 is_live=is_live,
                 is_now=is_live and is_newest_of_live and change.kind != LineageChange.Kind.REMOVE,

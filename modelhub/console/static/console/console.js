@@ -80,6 +80,14 @@
       const before = told.textContent;
       const done = () => { told.textContent = "Copied"; setTimeout(() => { told.textContent = before; }, 1500); };
       if (navigator.clipboard) navigator.clipboard.writeText(text).then(done);
+      else { // a page over plain HTTP from another machine has no clipboard of its own
+        const area = Object.assign(document.createElement("textarea"), { value: text });
+        (copy.closest("dialog") || document.body).append(area);
+        area.select();
+        if (document.execCommand("copy")) done();
+        area.remove();
+        copy.focus();
+      }
     }
   });
   window.mhDialog = openDialog;

@@ -94,17 +94,6 @@
     if (items.length) items[(to + items.length) % items.length].focus();
   });
 
-  // What is asked by POST, from a line that is no form.
-  const post = (url) => {
-    const form = document.createElement("form");
-    const token = document.createElement("input");
-    Object.assign(form, { method: "post", action: url, hidden: true });
-    Object.assign(token, { type: "hidden", name: "csrfmiddlewaretoken", value: document.querySelector('meta[name="mh-csrf"]').content });
-    form.append(token);
-    document.body.append(form);
-    form.submit();
-  };
-
   // Ctrl+K: one field, the list under it; the focus stays in the field, the chosen line is told by its id.
   const palette = () => document.getElementById("mh-palette");
   const field = () => document.getElementById("mh-palette-input");
@@ -154,7 +143,6 @@
     }
     palette().close(); // the focus goes back to where it was; a dialog that opens gives it back there too
     if (line.dataset.mhDialog && document.getElementById("mh-dialog") && window.mhDialog) window.mhDialog(line.dataset.mhDialog, document.activeElement);
-    else if (line.dataset.mhPost) post(line.dataset.mhPost);
     else location.assign(line.href);
   };
   document.addEventListener("keydown", (event) => {
@@ -174,7 +162,7 @@
       event.preventDefault();
       const line = chosen();
       if (!line) return;
-      if ((event.ctrlKey || event.metaKey) && !line.dataset.mhFill && !line.dataset.mhPost) window.open(line.href, "_blank", "noopener");
+      if ((event.ctrlKey || event.metaKey) && !line.dataset.mhFill) window.open(line.href, "_blank", "noopener");
       else take(line);
       return;
     }
