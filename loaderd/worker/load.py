@@ -70,7 +70,10 @@ class Load:
         if isinstance(error, LoaderdError) and not isinstance(error, PredictionFailed | InvalidInput):
             return error  # those two are words for a prediction: here the model fails at its own sample
         doing = _DONE.get(self.phase, "loaded")
-        advice = self._memory_advice() if is_out_of_memory(error) else "see the end of its log for the traceback"
+        # A thread's stack counts against the process' own limit, and Python names the thread only.
+        no_stack = self.spec.memory_limit_bytes is not None and "can't start new thread" in str(error)
+        wants_memory = no_stack or is_out_of_memory(error)
+        advice = self._memory_advice() if wants_memory else "see the end of its log for the traceback"
         text = str(error)[:2000].removesuffix(".")
         reason = f"{type(error).__name__}: {text}" if text else type(error).__name__
         return LoadFailed(
