@@ -62,8 +62,13 @@
   const choose = (files) => { chosen = files; show(); };
   const listed = (list) => [...list].map((file) => ({ path: file.webkitRelativePath || file.name, file }));
 
-  plain.addEventListener("change", () => choose(listed(plain.files)));
-  folder.addEventListener("change", () => { plain.value = ""; choose(listed(folder.files)); });
+  // Before they reach the field, where unfold's own listener counts on a field of its own beside it.
+  form.addEventListener("change", (event) => {
+    if (event.target !== plain && event.target !== folder) return;
+    event.stopPropagation();
+    if (event.target === folder) plain.value = "";
+    choose(listed(event.target.files));
+  }, true);
   const folderButton = find("choose-folder");
   if ("webkitdirectory" in folder) {
     folderButton.hidden = false;
