@@ -11,6 +11,7 @@ from django.templatetags.static import static
 from django.urls import reverse, reverse_lazy
 
 from modelhub.console.live import Shared
+from modelhub.console.registering.access import may_register
 
 
 def _may(permission: str) -> Callable[[HttpRequest], bool]:
@@ -18,6 +19,10 @@ def _may(permission: str) -> Callable[[HttpRequest], bool]:
         return bool(request.user.has_perm(permission))
 
     return has_permission
+
+
+def _may_register(request: HttpRequest) -> bool:
+    return may_register(request.user)
 
 
 def _page(title: str, icon: str, model: str, **more: Any) -> dict[str, Any]:
@@ -96,6 +101,13 @@ def groups(request: HttpRequest, shown: Mapping[str, Badge]) -> list[dict[str, A
                 _page("Lineages", "account_tree", "registry.model", keywords="aliases traffic live candidate"),
                 _page("Live beside candidate", "compare_arrows", "telemetry.comparison", keywords="shadow comparison"),
                 _page("Discoveries", "travel_explore", "registry.discoveryrun", keywords="store reports found"),
+                {
+                    "title": "Register a model",
+                    "icon": "upload",
+                    "link": reverse("console:register"),
+                    "permission": _may_register,
+                    "keywords": "upload add new zip",
+                },
             ],
         },
         {

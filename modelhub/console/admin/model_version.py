@@ -29,6 +29,7 @@ from modelhub.console.model_page.look import is_held, looks
 from modelhub.console.model_page.offers import rights_of
 from modelhub.console.model_page.rows import rows_of
 from modelhub.console.model_page.views import first_view
+from modelhub.console.registering.access import may_register
 from modelhub.lifecycle.models import LineageChange
 from modelhub.lifecycle.observed import loader_view
 from modelhub.registry.models import Alias, DiscoveryRun, ModelVersion, large_columns
@@ -81,6 +82,7 @@ class VersionList(CountedList):
         self.columns = len(self.model_admin.list_display)
         self.last_discovery = DiscoveryRun.objects.first()
         self.may_discover = self.model_admin.has_discover_permission(request)
+        self.may_register = may_register(request.user)
         self.may_optimize = self.model_admin.has_unload_permission(request)
 
     @cached_property

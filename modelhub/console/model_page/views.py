@@ -25,6 +25,7 @@ from modelhub.console.model_page.look import Look, looks
 from modelhub.console.model_page.look import make as make_look
 from modelhub.console.model_page.measures import measures
 from modelhub.console.model_page.offers import Offer, check_may_see, offers, rights_of
+from modelhub.console.registering.access import may_describe
 from modelhub.lifecycle.models import Operation, StateChange
 from modelhub.registry.approval import needs_approval
 from modelhub.registry.artifacts import declared_canary
@@ -151,6 +152,7 @@ def _files(request: HttpRequest, version: ModelVersion) -> HttpResponse:
         "can_run_code": can_run_code,
         "needs_approval": needs_approval(whole),
         "may_approve": request.user.has_perm("registry.approve_modelversion"),
+        "may_describe": may_describe(request.user),
         "signature": [
             (title, whole.signature.get(key) or [])
             for title, key in (("Inputs", "inputs"), ("Outputs", "outputs"))
