@@ -136,5 +136,5 @@ def test_the_browsable_api_has_a_form_for_each_action(browser: Client, address: 
 def test_settings_and_policies_are_patched_from_a_page(browser: Client) -> None:
     for address, field in (("policy", "MAX_MEMORY_USAGE_MB"), ("models/sentiment-model-v1", "keep_alive_seconds")):
         page = browser.get(f"/api/{address}").content.decode()
-        assert 'data-method="PATCH"' in page, address
+        assert 'data-mh-method="PATCH"' in page, address
         assert field in page

@@ -63,6 +63,7 @@ ENTRIES = (
     Place("user", "/admin/auth/user/", "ada"),
     Place("user-add", "/admin/auth/user/add/"),
     Place("password", "/admin/password_change/"),
+    Place("register", "/admin/register/"),
     Place("models-without-a-match", f"{MODELS}?q=nothing-is-called-like-this"),
 )
 PLACES = (DASHBOARD, *LISTS, *ENTRIES)

@@ -7,6 +7,7 @@ characters. Further pictures are of an empty product, and of one with 40 loaded 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import shutil
 import sys
 import tempfile
@@ -15,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import TimeoutError as TookTooLong
 
 from samples.catalogue import SAMPLES
 from samples.making import make_samples
@@ -29,9 +31,10 @@ from tests.traffic import Traffic, text_request
 FOLDER = PROJECT_DIR / "docs" / "screenshots"
 LOOKS = {"light": {}, "dark": {"dark": True}, "phone": {"phone": True}}
 # Small files: they are looked at as a whole, and there are many.
-QUALITY = 40
-SCALE = 0.75
-TALLEST = 2000
+QUALITY = 32
+SCALE = 0.7
+TALLEST = 1500
+REST_MS = 3000
 CROWD = 40
 BUSY = ("sentiment-sklearn-v1.0", "sentiment-sklearn-v2.0", "sentiment-bert-v1.0", "topic-sklearn-v1.0",
         "topic-keras-v1.0", "intent-sklearn-v1.0", "intent-bert-v1.0", "digits-sklearn-v1.0", store.LONG)  # fmt: skip
@@ -66,7 +69,8 @@ class Camera:
         print(f"  {name}", flush=True)
 
     def _settle(self, page: Page) -> None:
-        page.wait_for_load_state("networkidle")
+        with contextlib.suppress(TookTooLong):  # an operation that is followed never comes to rest
+            page.wait_for_load_state("networkidle", timeout=REST_MS)
         page.evaluate("document.fonts.ready.then(() => true)")
 
     def close(self) -> list[str]:

@@ -17,7 +17,7 @@ from tests.deadline import wait_until
 from tests.environment import for_child
 
 LAUNCHER = """
-import os, sys
+import os, signal, sys
 from modelhub.launch import manager as module
 from modelhub.launch.manager import Manager
 module.STOP_TIMEOUT_SECONDS = float(sys.argv[1])
@@ -25,6 +25,7 @@ manager = Manager()
 for number, code in enumerate(sys.argv[2:]):
     manager.add_part(f"part{number}", [sys.executable, "-c", code], env=dict(os.environ), cwd=os.getcwd())
 manager.loop()
+signal.signal(signal.SIGINT, signal.SIG_IGN)  # as `up` does: who asks again while it ends does not interrupt the end
 print("all stopped", flush=True)
 """
 SLEEPS = "import os, time; print('up', os.getpid(), flush=True); time.sleep(600)"
