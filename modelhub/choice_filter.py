@@ -13,18 +13,26 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 
 
+class OfferedFilter(SimpleListFilter):
+    """Rows whose column, named by `parameter_name`, has the chosen value; a value that is not offered has no row."""
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        chosen = self.value()
+        if not chosen:
+            return queryset
+        is_offered = any(chosen == value for value, _ in self.lookup_choices)
+        return queryset.filter(**{str(self.parameter_name): chosen}) if is_offered else queryset.none()
+
+
 def choice_filter(column: str, choices: Iterable[str]) -> type[SimpleListFilter]:
     """A filter for `list_filter`: rows whose `column` is the chosen one."""
     offered = [(choice, choice) for choice in choices]
 
-    class ChoiceFilter(SimpleListFilter):
+    class ChoiceFilter(OfferedFilter):
         title = column.replace("_", " ")
         parameter_name = column
 
         def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
             return offered
-
-        def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-            return queryset.filter(**{column: self.value()}) if self.value() else queryset
 
     return ChoiceFilter

@@ -279,7 +279,10 @@ def _steps(operation: Operation) -> list[Step]:
     if operation.status == OperationStatus.SUCCEEDED:
         return []  # which of them it needed is not known, and does not matter any more
     known = [phase.value for phase in phases]
-    at = known.index(operation.phase) if operation.phase in known else (-1 if not operation.started_at else 0)
+    # A phase that was left in a moment may not have been reported; the error names the one that it ended in.
+    facts = (operation.error or {}).get("facts") or {}
+    reached = next((phase for phase in (facts.get("phase"), operation.phase) if phase in known), None)
+    at = known.index(reached) if reached else (-1 if not operation.started_at else 0)
     ended = {OperationStatus.FAILED: "failed", OperationStatus.CANCELLED: "stopped"}
     stands = ended.get(OperationStatus(operation.status), "now")
     return [

@@ -101,11 +101,16 @@ ACTIONS = (
 
 def search(request: HttpRequest) -> HttpResponse:
     """The lines for `?q=`, as a fragment. Never cached: what may be done changes with every load."""
-    stated = " ".join(request.GET.get("q", "")[:LONGEST_QUERY].split())
+    stated = _stated(request.GET.get("q", ""))
     sections = find(request, stated.lower()) if stated else suggestions(request)
     response = render(request, "console/search.html", {"sections": sections, "query": stated})
     response.headers["Cache-Control"] = "no-store"
     return response
+
+
+def _stated(query: str) -> str:
+    """The words of it with a space between them; what cannot be printed (the database takes no NUL) parts them too."""
+    return " ".join("".join(each if each.isprintable() else " " for each in query[:LONGEST_QUERY]).split())
 
 
 def find(request: HttpRequest, words: str) -> list[Section]:

@@ -9,10 +9,12 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
+
+from django.db import connection, transaction
 
 from modelhub.conf import config
 from modelhub.registry.artifacts import Refused, directory_of, find_files, open_beneath, open_folder
@@ -43,7 +45,7 @@ class ChangedMeanwhile(Exception):
 
 def read_texts(path: str) -> Texts:
     """Raises Refused for a path that is no model's directory, or a file that is no text."""
-    if not directory_of(path).is_dir():
+    if not os.path.isdir(directory_of(path)):  # False, and no error, for a name that no disk can have
         raise Refused(f"{path} does not lie in the store; put its directory back and run discovery.")
     return Texts(_read(path, METADATA_FILE), _read(path, CONFIG_FILE))
 
@@ -66,9 +68,23 @@ def write_texts(path: str, texts: Texts, *, seen: str) -> list[str]:
     seen: the digest of what was edited. Raises ChangedMeanwhile, and Refused for what check() refuses or the disk.
     """
     check(path, texts)
-    before = read_texts(path)
-    if before.digest != seen:
-        raise ChangedMeanwhile(path)
+    with _alone(path):
+        before = read_texts(path)
+        if before.digest != seen:
+            raise ChangedMeanwhile(path)
+        return _write(path, texts, before)
+
+
+@contextmanager
+def _alone(path: str) -> Iterator[None]:
+    """Whoever writes to the same directory waits, until the end of the transaction that this one is in."""
+    with transaction.atomic():
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"modelhub.describe:{path}"])
+        yield
+
+
+def _write(path: str, texts: Texts, before: Texts) -> list[str]:
     changed = [name for key, name in FILES.items() if getattr(texts, key) != getattr(before, key)]
     written: list[str] = []
     try:

@@ -31,8 +31,8 @@ from tests.traffic import Traffic, text_request
 FOLDER = PROJECT_DIR / "docs" / "screenshots"
 LOOKS = {"light": {}, "dark": {"dark": True}, "phone": {"phone": True}}
 # Small files: they are looked at as a whole, and there are many.
-QUALITY = 32
-SCALE = 0.7
+QUALITY = 38
+SCALE = 0.85
 TALLEST = 1500
 REST_MS = 3000
 CROWD = 40

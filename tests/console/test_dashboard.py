@@ -152,6 +152,7 @@ class TestLoaderdAway:
         assert ">unreachable<" in shown
         assert ">loaded<" not in shown
         assert "Memory of models" not in shown
+        assert "– of 1" in shown  # how many are loaded is not known
 
     def test_it_says_when_it_was_stopped_and_when_it_never_ran(self, admin: Client, db: None) -> None:
         assert "It has never run" in page(admin)
@@ -245,3 +246,15 @@ class TestCost:
         assert (len(seen.rows), seen.more_rows) == (MOST_MODELS, 2)
         assert seen.memory is not None
         assert seen.memory.used_bytes == (MOST_MODELS + 2) * 14 * MIB
+
+    def test_many_that_failed_hide_neither_the_loaded_nor_their_count(
+        self, loaderd: LoaderStatus, make_loaded: MakeVersion, make_version: MakeVersion
+    ) -> None:
+        for number in range(MOST_MODELS + 20):
+            make_version(f"e{number:03}", status=Status.ERROR)
+        for number in range(40):
+            make_loaded(f"m{number:03}")
+        seen = make()
+        assert (seen.counts["loaded"], seen.counts["error"], seen.more_rows) == (40, MOST_MODELS + 20, 60)
+        assert sum(row.status == "loaded" for row in seen.rows) == 40
+        assert seen.rows[0].status == "error"

@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import User
+from django.contrib.messages import get_messages
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
@@ -17,10 +20,10 @@ from loaderd.errors import LoaderdError, LoaderUnreachable
 from loaderd.scheduler import Claim, Snapshot, Wish, decide
 from loaderd.states import ModelState
 from modelhub.conf import config
-from modelhub.console.admin import effects
+from modelhub.console.admin import effects, model_commands
 from modelhub.lifecycle.models import LineageChange, LoaderStatus, Operation
 from modelhub.registry.choices import DesiredState, Status
-from modelhub.registry.models import Alias, DiscoveryRun, ModelVersion
+from modelhub.registry.models import Alias, DiscoveryRun, ModelVersion, large_columns
 from modelhub.telemetry.models import Alert
 from tests.console.conftest import MIB, MakeVersion, client_of
 from tests.lifecycle.fake_loaderd import FakeLoaderd
@@ -464,7 +467,7 @@ class TestLineages:
         assert "mail has no alias candidate any more." in response.content.decode()
         assert not Alias.objects.filter(name="candidate").exists()
 
-    @pytest.mark.parametrize("name", ["live", "nobody", "\0", "%00"])
+    @pytest.mark.parametrize("name", ["live", "nobody", "%00"])
     def test_some_aliases_are_not_removed(self, admin: Client, live: ModelVersion, name: str) -> None:
         response = admin.get(lineage_url("alias-remove", live), {"name": name}, headers=DIALOG)
         assert response.status_code == 200
@@ -578,6 +581,48 @@ class TestMany:
         assert Operation.objects.get().version == good
         shown = admin.get(answer["Location"]).content.decode()
         assert "bad-v1 is a pickle, which can run any code" in shown
+
+    def test_many_refusals_are_counted(self, admin: Client, daemon: FakeLoaderd, make_version: MakeVersion) -> None:
+        made = [make_version(f"bad-v{number:02}", artifact_format="pickle") for number in range(23)]
+        answer = self.post(admin, "load", made, confirmed="yes")
+        told = [str(message) for message in get_messages(answer.wsgi_request)]
+        assert [text.partition(" ")[0] for text in told[:20]] == [version.model_id for version in made[:20]]
+        assert told[20:] == ["3 more were refused: 23 in all."]
+
+    def test_more_than_can_be_done_in_a_request_are_not_begun(
+        self, admin: Client, daemon: FakeLoaderd, make_version: MakeVersion, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(model_commands, "MOST_AT_ONCE", 2)
+        made = [make_version(f"mail-v{number}") for number in range(3)]
+        for sent in ({}, {"confirmed": "yes"}):
+            answer = self.post(admin, "load", made[:1], select_across="1", **sent)
+            assert answer["Location"] == url("changelist")
+            told = [str(message) for message in get_messages(answer.wsgi_request)]
+            assert "3 models are chosen; at most 2 are taken at once, so nothing was done." in told[-1]
+        assert not Operation.objects.exists()
+        self.post(admin, "load", made[:2], confirmed="yes")
+        assert Operation.objects.count() == 2
+
+    @pytest.mark.parametrize("command", ["load", "unload", "approve"])
+    def test_files_and_texts_of_models_are_not_read_for_it(
+        self,
+        admin: Client,
+        daemon: FakeLoaderd,
+        make_version: MakeVersion,
+        monkeypatch: pytest.MonkeyPatch,
+        command: str,
+    ) -> None:
+        monkeypatch.setattr(model_commands, "CHUNK", 2)
+        made = [make_version(f"mail-v{number}", manifest=[{"path": "x", "size_bytes": 1}]) for number in range(5)]
+        digests = {f"digest-{version.pk}": version.digest for version in made}
+        with CaptureQueriesContext(connection) as queries:
+            self.post(admin, command, made, confirmed="yes", **digests)
+        large = [f'"registry_modelversion"."{name}"' for name in large_columns()]
+        assert not [query["sql"] for query in queries if any(name in query["sql"] for name in large)]
+        if command == "approve":
+            assert ModelVersion.objects.exclude(approved_at=None).count() == 5
+        else:
+            assert Operation.objects.filter(kind=command).count() == 5
 
     def test_when_all_are_refused_it_says_so_on_the_list(
         self, admin: Client, make_version: MakeVersion, loaderd: LoaderStatus

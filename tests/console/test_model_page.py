@@ -454,6 +454,34 @@ class TestOtherTabs:
         assert "answers" in seen_by_viewer
         assert "priority" not in seen_by_viewer
 
+    def test_audit_has_the_beginning_of_what_was_changed_and_leads_to_all_of_it(
+        self, admin: Client, make_version: MakeVersion
+    ) -> None:
+        version = make_version()
+        of_it = {
+            "user": User.objects.get(username="ada"), "object_id": str(version.pk), "object_repr": "mail-v1",
+            "content_type": ContentType.objects.get_for_model(ModelVersion), "action_flag": CHANGE,
+        }  # fmt: skip
+        texts = [
+            "Edited metadata.json.\nmetadata.json before:\n" + '{"a": 1}\n' * 5000,
+            "Edited config.json.\nconfig.json before:\n(there was none)",
+            "w" * 400,
+            '[{"changed": {"fields": ["Priority"]}}]',
+        ]
+        files, small, long, whole = (LogEntry.objects.create(change_message=text, **of_it) for text in texts)
+        with CaptureQueriesContext(connection) as queries:
+            shown = tab(admin, version, "audit")
+        for told in ("Edited metadata.json.", "Edited config.json.", f"{'w' * 300}…", "Changed Priority."):
+            assert f'<div class="mh-small mh-break">{told}</div>' in shown
+        assert "before:" not in shown
+        linked = [reverse("admin:admin_logentry_change", args=[entry.pk]) in shown for entry in (files, small, long)]
+        assert linked == [True, True, True]
+        assert reverse("admin:admin_logentry_change", args=[whole.pk]) not in shown
+        asked = [query["sql"] for query in queries if 'FROM "django_admin_log"' in query["sql"]]
+        assert len(asked) == 1
+        assert 'LEFT("django_admin_log"."change_message", 301)' in asked[0]
+        assert asked[0].count('"change_message"') == 1
+
 
 class TestPolicy:
     def test_who_may_change_it_has_a_form_who_may_not_reads_it(

@@ -4,29 +4,38 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from django.contrib.admin.models import ADDITION, CHANGE, LogEntry
 from django.contrib.auth.models import Permission, User
 from django.core.files.uploadedfile import SimpleUploadedFile
-from django.test import Client
+from django.db import OperationalError, connection
+from django.test import Client, RequestFactory
+from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
 from modelhub.conf import config
+from modelhub.console.registering import describing as registering_describing
+from modelhub.console.registering import reviewing
 from modelhub.console.registering.forms import DescribeForm, MetadataForm
 from modelhub.console.registering.purging import purge_uploads
 from modelhub.console.registering.refusals import refusal_of
+from modelhub.lifecycle.models import ACTIVE, Operation, OperationKind, OperationStatus
 from modelhub.registry import describing
-from modelhub.registry.choices import Status
+from modelhub.registry.choices import DesiredState, Status
 from modelhub.registry.discovery import discover
 from modelhub.registry.models import DiscoveryRun, ModelVersion
-from modelhub.registry.uploads.staging import uploads_dir
+from modelhub.registry.uploads.staging import create, uploads_dir
 from modelhub.telemetry.maintenance import PURGES
 from tests.console.conftest import client_of
 
@@ -126,8 +135,10 @@ class TestUpload:
             ([model()], {"model_id": "health"}, "model_id"),
             ([model()], {"sample_input": "{bad"}, "sample_input"),
             ([zipped({"model.skops": b"x", "metadata.json": b"[]"})], {"name": "x"}, "files"),
+            ([zipped({"model.skops": b"x", "metadata.json/x": b"{}"})], {"name": "x"}, "files"),
+            ([zipped({"model.skops": b"x", "metadata.json": b" " * (5 << 20)})], {"name": "x"}, "files"),
         ],
-        ids=["none", "up", "tar", "absolute", "paths", "type", "id", "reserved", "json", "metadata"],
+        ids=["none", "up", "tar", "absolute", "paths", "type", "id", "reserved", "json", "metadata", "folder", "long"],
     )
     def test_what_is_refused_is_told_at_its_place_and_leaves_nothing(
         self, admin: Client, store: Path, files: list[SimpleUploadedFile], fields: dict[str, str], place: str
@@ -165,6 +176,27 @@ class TestUpload:
         assert "UPLOAD_MAX_MB" in answer.json()["errors"][""][0]
         assert left_behind(store) == []
 
+    def test_a_disk_that_fills_up_meanwhile(self, admin: Client, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        free = iter([1 << 50])  # when it begins; nothing later
+        monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=next(free, 0)))
+        answer = send(admin, SimpleUploadedFile("a.zip", bytes(6 << 20)), json_=True)
+        assert answer.status_code == 422
+        assert "filled up meanwhile" in answer.json()["errors"]["files"][0]
+        assert left_behind(store) == []
+
+    def test_one_person_has_three_open_and_finds_them(self, admin: Client, store: Path) -> None:
+        waiting = [send(admin, model(), model_id=f"spam-v{number}")["Location"] for number in (1, 2, 3)]
+        answer = send(admin, model(), model_id="spam-v4", json_=True)
+        assert answer.status_code == 422
+        assert "3 uploads of yours are open" in answer.json()["errors"][""][0]
+        page = admin.get(REGISTER).content.decode()
+        assert all(address in page for address in waiting)
+        assert "spam/spam-v2</a>" in page
+        other = client_of(User.objects.create_superuser("eve", password="x"))
+        assert waiting[0] not in other.get(REGISTER).content.decode()
+        admin.post(waiting[0] + "cancel/")
+        assert send(admin, model(), model_id="spam-v4", json_=True).status_code == 201
+
     def test_a_body_that_broke_off_leaves_nothing(self, admin: Client, store: Path) -> None:
         boundary = "XX"
         body = (
@@ -189,8 +221,6 @@ class TestUpload:
 
     def test_another_page_writes_no_file(self, client: Client, db: None) -> None:
         """Nobody has to be known to send files to the login."""
-        from django.test import RequestFactory
-
         request = RequestFactory().post("/admin/login/", {"file": SimpleUploadedFile("a", bytes(3 << 20)), "x": "y"})
         assert (dict(request.FILES), request.POST["x"]) == ({}, "y")
 
@@ -222,6 +252,19 @@ class TestReview:
         assert "model_id" in answer.context["errors"]
         answer = admin.post(review, {"type": "spam", "model_id": "spam-v1", "lineage": "spam", "version": "not so"})
         assert b"made of letters" in admin.get(review).content
+
+    def test_a_disk_that_fails_is_told(self, admin: Client, review: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fail(*_: Any) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(reviewing, "apply_fields", fail)
+        answer = admin.post(review, {"type": "spam", "model_id": "spam-v1", "name": "x"})
+        assert answer.status_code == 422
+        assert "No space left" in answer.context["errors"][""][0]
+
+    def test_one_that_is_still_received_is_none(self, admin: Client) -> None:
+        upload = create(User.objects.get().pk)
+        assert admin.get(reverse("console:register-review", args=[upload.token])).status_code == 404
 
     def test_it_is_thrown_away(self, admin: Client, store: Path, review: str) -> None:
         assert admin.post(review + "cancel/").status_code == 302
@@ -374,6 +417,92 @@ class TestDescribing:
         assert b"Unload it first" in admin.get(self.address()).content
         assert json.loads((store / "spam/spam-v1/metadata.json").read_text())["version"] == "1"
 
+    @pytest.mark.parametrize("status", ACTIVE)
+    def test_not_while_a_command_for_it_has_not_ended(
+        self, admin: Client, store: Path, version: ModelVersion, status: str
+    ) -> None:
+        form, before = self.form(admin, version="2"), (store / "spam/spam-v1/metadata.json").read_bytes()
+        Operation.objects.create(version=version, kind=OperationKind.LOAD, status=status)
+        assert admin.post(self.address(), form).status_code == 409
+        assert b"has not ended (load)" in admin.get(self.address()).content
+        assert (store / "spam/spam-v1/metadata.json").read_bytes() == before
+        Operation.objects.update(status=OperationStatus.CANCELLED)
+        assert admin.post(self.address(), form).status_code == 302
+
+    def test_not_while_it_is_to_be_loaded(self, admin: Client, store: Path, version: ModelVersion) -> None:
+        form = self.form(admin, version="2")
+        ModelVersion.objects.update(desired_state=DesiredState.LOADED)
+        assert admin.post(self.address(), form).status_code == 409
+        assert b"is to be in memory" in admin.get(self.address()).content
+        ModelVersion.objects.update(status=Status.ERROR)  # what is wrong with it may be what is edited
+        assert admin.post(self.address(), form).status_code == 302
+
+    def test_a_command_that_comes_between_is_seen(
+        self, admin: Client, store: Path, version: ModelVersion, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """After the page was checked and before anything is written."""
+        form, before = self.form(admin, version="2"), (store / "spam/spam-v1/metadata.json").read_bytes()
+        real = registering_describing._written
+
+        def written(*given: Any) -> Any:
+            Operation.objects.create(version=version, kind=OperationKind.LOAD)
+            return real(*given)
+
+        monkeypatch.setattr(registering_describing, "_written", written)
+        answer = admin.post(self.address(), form)
+        assert answer.status_code == 409
+        assert b"has not ended (load)" in answer.content
+        assert (store / "spam/spam-v1/metadata.json").read_bytes() == before
+        assert not LogEntry.objects.exists()
+
+    def test_its_row_is_locked_while_it_is_written(
+        self, admin: Client, version: ModelVersion, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A command asks for the same lock."""
+        form = self.form(admin, version="2")
+        with CaptureQueriesContext(connection) as queries:
+            admin.post(self.address(), form)
+        asked = [query["sql"] for query in queries]
+        lock = next(number for number, sql in enumerate(asked) if sql.endswith("FOR NO KEY UPDATE"))
+        assert '"registry_modelversion"' in asked[lock]
+        assert next(number for number, sql in enumerate(asked) if "modelhub.describe:" in sql) > lock
+        assert next(number for number, sql in enumerate(asked) if 'INSERT INTO "django_admin_log"' in sql) > lock
+
+    def test_writers_of_one_directory_wait_for_each_other(self, version: ModelVersion) -> None:
+        before = describing.read_texts("spam/spam-v1")
+        fresh = describing.Texts('{"lineage": "spam", "version": "2"}', "")
+        key = ["modelhub.describe:spam/spam-v1"]
+        other = connection.copy()
+        try:
+            with other.cursor() as cursor:
+                cursor.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", key)
+                with connection.cursor() as own:
+                    own.execute("SET LOCAL lock_timeout = '20ms'")
+                with pytest.raises(OperationalError, match="lock timeout"):
+                    describing.write_texts("spam/spam-v1", fresh, seen=before.digest)
+                assert describing.read_texts("spam/spam-v1") == before
+                cursor.execute("SELECT pg_advisory_unlock(hashtextextended(%s, 0))", key)
+        finally:
+            other.close()
+        assert describing.write_texts("spam/spam-v1", fresh, seen=before.digest) == ["metadata.json"]
+
+    def test_what_was_written_while_one_waited_is_not_lost(
+        self, store: Path, version: ModelVersion, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        seen, theirs = describing.read_texts("spam/spam-v1").digest, '{"lineage": "spam", "version": "1.5"}'
+        real = describing._alone
+
+        @contextmanager
+        def alone(path: str) -> Iterator[None]:
+            with real(path):
+                (store / path / "metadata.json").write_text(theirs)
+                yield
+
+        monkeypatch.setattr(describing, "_alone", alone)
+        with pytest.raises(describing.ChangedMeanwhile):
+            describing.write_texts("spam/spam-v1", describing.Texts('{"version": "2"}', ""), seen=seen)
+        assert (store / "spam/spam-v1/metadata.json").read_text() == theirs
+
     def test_not_over_what_somebody_else_wrote(self, admin: Client, store: Path, version: ModelVersion) -> None:
         form = self.form(admin, version="2")
         (store / "spam/spam-v1/metadata.json").write_text('{"lineage": "spam", "version": "1.5"}')
@@ -411,9 +540,23 @@ class TestDescribing:
         admin.post(self.address("spam/broken"), sent)
         assert ModelVersion.objects.get().version == "3"
 
-    @pytest.mark.parametrize("path", ["spam/none", "spam", "../x", "a/b/c"])
+    @pytest.mark.parametrize(
+        "path",
+        ["spam/none", "spam", "../x", "a/b/c", f"spam/{'x' * 300}"],
+        ids=["none", "type", "up", "deep", "long"],
+    )
     def test_what_does_not_lie_in_the_store(self, admin: Client, path: str) -> None:
         assert admin.get(f"/admin/describe/{path}/").status_code == 404
+        assert admin.post(f"/admin/describe/{path}/", {"seen": "x"}).status_code == 404
+
+    @pytest.mark.parametrize("path", ["\0", "spam/a\0"], ids=["type", "id"])
+    def test_a_path_that_the_registry_cannot_be_asked_for(self, admin: Client, path: str) -> None:
+        assert admin.get(f"/admin/describe/{quote(path)}/").status_code in (400, 404)
+        request = RequestFactory().get("/admin/describe/")
+        request.user = User.objects.get()
+        answer = registering_describing.describe(request, path)
+        assert answer.status_code == 404
+        assert "not of the form" in answer.context_data["hindrance"]
 
     def test_it_costs_the_same_at_any_size(
         self, admin: Client, version: ModelVersion, django_assert_max_num_queries: DjangoAssertNumQueries

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import Permission, User
 from django.db import connection
-from django.test import Client
+from django.test import Client, RequestFactory
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
 from loaderd.rules import LIVE
-from modelhub.console.search import MOST_MODELS
+from modelhub.console.search import MOST_MODELS, search
 from modelhub.lifecycle.models import LineageChange, LoaderStatus
 from modelhub.registry.choices import Status
 from modelhub.registry.models import Alias, Model, ModelVersion
@@ -303,3 +303,15 @@ class TestCost:
     def test_the_one_that_is_meant_is_found_among_a_thousand(self, operator: Client, many: Any) -> None:
         assert titles(operator, "model-0917")[0] == "model-0917"
         assert titles(operator, "load model-0917")[0] == "Load model-0917"
+
+
+@pytest.mark.parametrize("query", ["\0", "load \0", "mail\0v1", "load\x01mail", "\x7f", "\u200bmail"])
+def test_what_cannot_be_printed_is_no_part_of_a_query(
+    rf: RequestFactory, admin: Client, make_version: MakeVersion, query: str
+) -> None:
+    make_version()
+    request = rf.get("/", {"q": query})
+    request.user = User.objects.get(username="ada")
+    response = search(request)
+    assert response.status_code == 200
+    assert ("mail-v1" in response.content.decode()) is ("mail" in query or "load" in query)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 from django.contrib.admin.models import LogEntry
@@ -16,12 +17,28 @@ from django.urls import reverse
 from django.utils import timezone
 
 from loaderd.errors import LoaderdError
+from loaderd.resources import Gpus
 from modelhub.lifecycle.models import LineageChange, LoaderStatus, Operation, StateChange
 from modelhub.registry.models import Alias, Model, ModelVersion
 from tests.lifecycle.conftest import MakeVersion
 from tests.lifecycle.fake_loaderd import FakeLoaderd
 
 pytestmark = pytest.mark.django_db(transaction=True)
+
+
+class FakeNvml:
+    """A machine with one GPU, as NVML tells of it."""
+
+    NVMLError = RuntimeError
+
+    def nvmlDeviceGetMemoryInfo(self, handle: str) -> SimpleNamespace:
+        return SimpleNamespace(total=80 << 30, free=79 << 30)
+
+    def nvmlDeviceGetUUID(self, handle: str) -> str:
+        return "GPU-1"
+
+    def nvmlDeviceGetName(self, handle: str) -> str:
+        return "NVIDIA H100"
 
 
 @pytest.fixture
@@ -184,6 +201,13 @@ class TestPages:
         assert ">running<" in page
         LoaderStatus.objects.update(observed_at=timezone.now() - timedelta(hours=1))
         assert ">unreachable<" in self.page(client, status)
+
+    def test_loaderds_gpus_are_told_with_their_memory(self, client: Client, admin: User) -> None:
+        client.force_login(admin)
+        gpus = Gpus()
+        gpus._nvml, gpus._handles = FakeNvml(), ["first"]
+        status = LoaderStatus.objects.create(pk=1, pid=7, observed_at=timezone.now(), facts={"gpus": gpus.facts()})
+        assert "NVIDIA H100 (80.0 GiB)" in self.page(client, status)
 
 
 class TestAudit:

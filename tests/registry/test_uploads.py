@@ -6,24 +6,29 @@ import fcntl
 import io
 import json
 import os
+import shutil
 import stat
+import struct
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from django.core.files.uploadhandler import SkipFile
 from django.utils import timezone
 
 from modelhub.conf import config
 from modelhub.registry.artifacts import Refused
 from modelhub.registry.discovery import DiscoveryFailed
+from modelhub.registry.metadata import MAX_JSON_BYTES
 from modelhub.registry.models import ModelVersion
 from modelhub.registry.uploads import placing, staging
-from modelhub.registry.uploads.inspecting import apply_fields, check_free, check_model_id, inspect, move
+from modelhub.registry.uploads.inspecting import apply_fields, check_free, check_model_id, inspect, move, read_metadata
 from modelhub.registry.uploads.names import check_name, check_together, without_top
-from modelhub.registry.uploads.receiving import Received, check_length
-from modelhub.registry.uploads.staging import NoSuchUpload, Staging, create, purge, staged, uploads_dir
+from modelhub.registry.uploads.receiving import Received, StagingHandler, check_length
+from modelhub.registry.uploads.staging import NoSuchUpload, Staging, create, open_of, purge, staged, uploads_dir
 from modelhub.registry.uploads.unpacking import place_files
 from tests.registry.conftest import Store
 
@@ -68,6 +73,13 @@ def good(**more: Any) -> bytes:
 
 def files_below(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def looks_with_room(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    """The disk has room at the first `count` looks at it, and none afterwards; it is looked at before each write."""
+    left = iter([1 << 50] * count)
+    monkeypatch.setattr(staging, "RECHECK_BYTES", 1)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=next(left, staging.SPARE_BYTES)))
 
 
 class TestNames:
@@ -213,6 +225,63 @@ class TestUnpacking:
         assert b"PK\x06\x07" in content
         assert files_below(unpacked(content).store) == {"topic/mail-v1.0/model.skops", "topic/mail-v1.0/b"}
 
+    def test_a_record_that_zipfile_does_not_read_counts_for_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The locator leads to one that says little; zipfile reads the one before the locator."""
+        monkeypatch.setattr(zipfile, "ZIP_FILECOUNT_LIMIT", 1)
+        monkeypatch.setattr(config(), "UPLOAD_MAX_FILES", 2)
+        names = [f"{'f' * 200}{number}" for number in range(20)]
+        little = struct.pack("<4sQ2H2L4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, 1, 1, 46, 0)
+        content = bytearray(zipped(("first", little), *((name, b"x") for name in names), method=zipfile.ZIP_STORED))
+        locator = content.rfind(b"PK\x06\x07")
+        content[locator + 8 : locator + 16] = content.find(little).to_bytes(8, "little")
+        assert len(zipfile.ZipFile(io.BytesIO(content)).infolist()) == 21
+        with pytest.raises(Refused, match="not where it is said"):
+            unpacked(bytes(content))
+
+    def test_a_list_behind_the_longest_comment_is_measured_too(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(zipfile, "ZIP_FILECOUNT_LIMIT", 1)
+        monkeypatch.setattr(config(), "UPLOAD_MAX_FILES", 2)
+        content = bytearray(zipped(*((f"{'f' * 200}{number}", b"x") for number in range(20))))
+        end = content.rfind(b"PK\x05\x06")
+        content[end + 8 : end + 16] = struct.pack("<HHL", 1, 1, 46)
+        content += b"x" * (1 << 16)
+        assert len(zipfile.ZipFile(io.BytesIO(content)).infolist()) == 20
+        with pytest.raises(Refused, match="lists 20 files"):
+            unpacked(bytes(content))
+
+    @pytest.mark.parametrize("name", ["metadata.json", "config.json"])
+    def test_a_description_that_is_a_folder(self, name: str) -> None:
+        with pytest.raises(Refused, match=f"{name} is a folder"):
+            unpacked(zipped(("model.skops", b"x"), (f"{name}/x", b"{}")))
+        upload = create()
+        files = received(upload, ("model.skops", b"x"), ("x", b"{}"))
+        with pytest.raises(Refused, match=f"{name} is a folder"):
+            place_files(files, ["m/model.skops", f"m/{name}/x"], upload.store / "topic/m")
+
+    def test_a_disk_that_others_fill_ends_the_unpacking(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        looks_with_room(monkeypatch, 2)  # for the sum, and for the first file
+        with pytest.raises(Refused, match="filled up meanwhile"):
+            unpacked(zipped(("model.skops", b"x"), ("b", b"y")))
+        [upload] = uploads_dir().iterdir()
+        assert (upload / "store/topic/mail-v1.0/b").stat().st_size == 0
+
+    def test_a_disk_that_others_fill_ends_the_receiving(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        upload = create()
+        handler = StagingHandler(upload)
+        looks_with_room(monkeypatch, 2)
+        for name in ("a", "b"):
+            handler.new_file("files", name, "application/zip", None)
+            handler.receive_data_chunk(b"x", 0)
+            handler.file_complete(1)
+        handler.new_file("files", "c", "application/zip", None)
+        with pytest.raises(SkipFile):
+            handler.receive_data_chunk(b"x", 0)
+        handler.close()
+        assert "filled up meanwhile" in handler.failure
+        assert list(upload.incoming.iterdir()) == []
+        with pytest.raises(SkipFile):
+            handler.new_file("files", "d", "application/zip", None)
+
     def test_single_files_keep_their_paths(self) -> None:
         upload = create()
         files = received(upload, ("saved_model.pb", b"a"), ("variables.index", b"b"), (".DS_Store", b"c"))
@@ -305,6 +374,26 @@ class TestInspecting:
         with pytest.raises(Refused, match="The type is one of"):
             check_free("../x", "m")
 
+    @pytest.mark.parametrize(
+        ("make", "why"),
+        [
+            (lambda file: file.write_bytes(b" " * (MAX_JSON_BYTES + 1)), "more than 4194304 bytes"),
+            (lambda file: file.mkdir(), "no file"),
+            (os.mkfifo, "no file"),
+            (lambda file: file.symlink_to("/etc/hostname"), "cannot be read"),
+            (lambda file: file.write_bytes(b"[]"), "JSON object"),
+        ],
+        ids=["long", "folder", "pipe", "link", "list"],
+    )
+    def test_a_metadata_file_that_is_not_read(self, make: Callable[[Path], Any], why: str) -> None:
+        upload = unpacked(zipped(("model.skops", b"x")))
+        assert read_metadata(upload, "topic/mail-v1.0") == {}
+        make(upload.store / "topic/mail-v1.0/metadata.json")
+        with pytest.raises(Refused, match=why):
+            read_metadata(upload, "topic/mail-v1.0")
+        with pytest.raises(Refused, match=why):
+            apply_fields(upload, "topic/mail-v1.0", {"name": "x"})
+
     def test_it_is_corrected_without_being_sent_again(self, store: Store) -> None:
         store.add("topic/mail-v1.0", metadata=METADATA)
         upload = unpacked(good())
@@ -341,6 +430,18 @@ class TestRegistering:
         assert seen == [f".uploading-{upload.token}"]
         assert files_below(store.root) == {"topic/mail-v1.0/model.skops", "topic/mail-v1.0/metadata.json"}
         assert not upload.folder.exists()
+
+    def test_a_store_on_another_disk_that_others_fill(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+        def rename(*_: Any, **__: Any) -> None:
+            raise OSError(18, "Invalid cross-device link")
+
+        upload = unpacked(good())
+        monkeypatch.setattr(os, "rename", rename)
+        looks_with_room(monkeypatch, 2)  # for the sum, and for the first file
+        with pytest.raises(Refused, match="filled up meanwhile"):
+            placing.register(upload, actor="ada")
+        assert files_below(store.root) == set()
+        assert len(files_below(upload.store)) == 2
 
     def test_what_cannot_be_moved_leaves_the_store_as_it_was(
         self, store: Store, monkeypatch: pytest.MonkeyPatch
@@ -411,6 +512,34 @@ class TestStaging:
             self.age(upload, 7200)
             assert purge(3600) == 0
         assert upload.folder.exists()
+
+    def test_one_person_has_so_many_open(self) -> None:
+        mine = [create(7) for _ in range(staging.MAX_OPEN)]
+        assert {upload.token for upload in open_of(7)} == {upload.token for upload in mine}
+        with pytest.raises(Refused, match="3 uploads of yours are open"):
+            create(7)
+        create(8)
+        mine[0].remove()
+        create(7)
+
+    def test_what_a_killed_process_left_is_not_counted(self) -> None:
+        left, going_on, waiting = (create(7) for _ in range(3))
+        waiting.keep_note({"user": 7, "inspection": {}})
+        at = timezone.now().timestamp() - 120
+        for upload in (left, going_on, waiting):
+            (upload.folder / "lock").touch()
+            os.utime(upload.folder / "upload.json", (at, at))
+            self.age(upload, 120)
+        with going_on.held():
+            assert {upload.token for upload in open_of(7)} == {going_on.token, waiting.token}
+        assert not left.folder.exists()
+
+    def test_half_a_note_is_none(self) -> None:
+        upload = create(7)
+        (upload.folder / "upload.json").write_text('{"user"')
+        assert open_of(7) == []
+        with pytest.raises(NoSuchUpload):
+            upload.note()
 
     def test_without_uploads_there_is_nothing_to_do(self) -> None:
         assert purge(0) == 0

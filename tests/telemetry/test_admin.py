@@ -18,6 +18,7 @@ from django_q.models import OrmQ, Schedule, Task
 from django_q.tasks import async_task
 
 from modelhub.lifecycle.models import Operation
+from modelhub.policy.models import PolicyChange
 from modelhub.registry.models import ModelVersion
 from modelhub.telemetry.models import Alert, Comparison, Sample, Trace
 from tests.telemetry.conftest import MakeVersion, latencies
@@ -113,6 +114,29 @@ def test_alerts_are_found_by_state_and_kind(admin_client: Client) -> None:
         for query in ("?state=open", "?state=acknowledged", "?state=resolved", "?kind=gave_up")
     }
     assert list(found.values()) == [["a"], ["b"], ["c"], ["c"]]
+
+
+@pytest.mark.parametrize("value", ["nonsense", "\x01", "9" * 5000], ids=["word", "control", "long"])
+@pytest.mark.parametrize(
+    ("page", "parameter"),
+    [
+        ("telemetry/alert", "kind"),
+        ("telemetry/sample", "seconds"),
+        ("telemetry/trace", "route"),
+        ("lifecycle/operation", "source"),
+        ("policy/policychange", "setting"),
+    ],
+)
+def test_a_choice_that_is_not_offered_shows_no_row(
+    admin_client: Client, fill: Callable[[int], None], page: str, parameter: str, value: str
+) -> None:
+    fill(1)
+    Operation.objects.create(kind="load", version=ModelVersion.objects.first(), source="api")
+    PolicyChange.objects.create(setting="MAX_MEMORY_USAGE_MB", after="1", actor="ada")
+    assert len(admin_client.get(f"/admin/{page}/").context["cl"].result_list) == 1
+    response = admin_client.get(f"/admin/{page}/", {parameter: value})
+    assert response.status_code == 200
+    assert list(response.context["cl"].result_list) == []
 
 
 class TestAcknowledging:

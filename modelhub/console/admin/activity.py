@@ -286,7 +286,7 @@ class LoaderStatusAdmin(ReadOnlyAdmin):
     @display(description="GPUs")
     def gpus(self, status: LoaderStatus) -> str:
         found = status.facts.get("gpus") or []
-        names = ", ".join(f"{gpu.get('name')} ({size(gpu.get('total_bytes'))})" for gpu in found)
+        names = ", ".join(f"{gpu.get('name')} ({size(gpu.get('memory_total_bytes'))})" for gpu in found)
         return names or f"none: {status.facts.get('no_gpu_reason') or 'nothing was found'}"
 
     @display(description="Inference door")

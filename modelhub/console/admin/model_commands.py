@@ -6,7 +6,7 @@ Each is asked for first, with its effect stated, and done by POST; see `confirmi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -52,9 +52,11 @@ from modelhub.registry.approval import ApprovalRefused, approve, revoke
 from modelhub.registry.artifacts import declared_canary
 from modelhub.registry.choices import Status
 from modelhub.registry.discovery import DiscoveryReport, discover
-from modelhub.registry.models import DiscoveryRun, ModelVersion
+from modelhub.registry.models import DiscoveryRun, ModelVersion, large_columns
 
 SHOWN_REFUSALS = 20
+MOST_AT_ONCE = 500  # models of one list action: a request waits for all of them
+CHUNK = 50
 SHOWN_FILES = 5
 
 _LIST = "admin:registry_modelversion_changelist"
@@ -260,10 +262,14 @@ class ModelCommands(ModelAdmin):
 
     def _confirm_each(self, request: HttpRequest, queryset: QuerySet[ModelVersion], command: Command) -> HttpResponse:
         """First the page that states the effects, then, confirmed, the command for each."""
+        count = queryset.count()
+        if count > MOST_AT_ONCE:
+            told = f"{count} models are chosen; at most {MOST_AT_ONCE} are taken at once, so nothing was done."
+            messages.error(request, f"{told} Narrow the list by a search or a filter, or choose fewer.")
+            return redirect(request.get_full_path())
         if "confirmed" in request.POST:
             return self._run_each(request, queryset, command)
         chosen = list(_complete(queryset)[:MOST_PLANS])
-        count = queryset.count()
         question = command.question(
             str(chosen[0]) if count == 1 else f"{count} models",
             chosen,
@@ -283,17 +289,22 @@ class ModelCommands(ModelAdmin):
     def _run_each(self, request: HttpRequest, queryset: QuerySet[ModelVersion], command: Command) -> HttpResponse:
         """Every model gets the command; one that refuses does not stop the others. Their operations are followed on
         one page."""
-        operations = []
-        for version in _complete(queryset):
+        operations, refusals = list[Operation](), list[str]()
+        for version in _small(queryset):
             try:
                 outcome = command.run(request, version)
             except REFUSED as error:
-                messages.error(request, reason_for_refusal(error))
+                refusals.append(reason_for_refusal(error))
                 continue
             if isinstance(outcome, Operation):
                 operations.append(outcome)
             else:
                 tell(request, outcome)
+        for told in refusals[:SHOWN_REFUSALS]:
+            messages.error(request, told)
+        if len(refusals) > SHOWN_REFUSALS:
+            more = f"{len(refusals) - SHOWN_REFUSALS} more were refused: {len(refusals)} in all."
+            messages.error(request, more)
         forget_what_was_shown()
         return redirect(together_url(operations) if operations else request.get_full_path())
 
@@ -484,3 +495,11 @@ def _complete(queryset: QuerySet[ModelVersion]) -> QuerySet[ModelVersion]:
     """The rows read again: a list's come without their large fields."""
     chosen = ModelVersion.objects.filter(pk__in=queryset.order_by().values("pk"))
     return chosen.select_related("lineage").order_by("model_id")
+
+
+def _small(queryset: QuerySet[ModelVersion]) -> Iterator[ModelVersion]:
+    """At most MOST_AT_ONCE of them, without their large fields: a few at a time, as each command takes a while."""
+    pks = list(_complete(queryset).values_list("pk", flat=True)[:MOST_AT_ONCE])
+    for start in range(0, len(pks), CHUNK):
+        versions = ModelVersion.objects.filter(pk__in=pks[start : start + CHUNK]).select_related("lineage")
+        yield from versions.defer(*large_columns()).order_by("model_id")

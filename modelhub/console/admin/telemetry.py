@@ -15,7 +15,8 @@ from unfold.decorators import display
 from unfold.paginator import InfinitePaginator
 
 from loaderd.errors import LoaderdError
-from modelhub.choice_filter import choice_filter
+from modelhub.choice_filter import OfferedFilter, choice_filter
+from modelhub.console.admin.model_commands import MOST_AT_ONCE
 from modelhub.console.admin.read_only import NOTHING, Fact, ReadOnlyAdmin, model_link
 from modelhub.console.site import counts
 from modelhub.console.templatetags.console import milliseconds, moment, percent, seconds, size, state
@@ -88,7 +89,7 @@ class AlertStateFilter(admin.SimpleListFilter):
         return queryset
 
 
-class AlertKindFilter(admin.SimpleListFilter):
+class AlertKindFilter(OfferedFilter):
     """Its choices come from code, so they cost no query."""
 
     title = "kind"
@@ -96,9 +97,6 @@ class AlertKindFilter(admin.SimpleListFilter):
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
         return [(kind, title) for kind, (title, _, _) in _KINDS.items()]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Alert]) -> QuerySet[Alert]:
-        return queryset.filter(kind=self.value()) if self.value() else queryset
 
 
 @admin.register(Alert)
@@ -149,15 +147,26 @@ class AlertAdmin(ReadOnlyAdmin):
 
     @admin.action(description="Acknowledge selected alerts", permissions=["acknowledge"])
     def acknowledge_selected(self, request: HttpRequest, queryset: QuerySet[Alert]) -> None:
-        for alert in queryset:
+        """The open ones among the chosen; what is acknowledged or resolved is left as it is."""
+        chosen = queryset.count()
+        done: list[Alert] = []
+        for alert in queryset.filter(resolved_at=None, acknowledged_at=None)[:MOST_AT_ONCE]:
             try:
                 acknowledge(alert, user=request.user)
-            except LoaderdError as error:
+            except LoaderdError as error:  # it was resolved at this moment
                 self.message_user(request, error.message, messages.ERROR)
-            else:
-                self.log_change(request, alert, "Acknowledged.")
-                self.message_user(request, f"Acknowledged: {alert.message}", messages.SUCCESS)
+                break
+            self.log_change(request, alert, "Acknowledged.")
+            done.append(alert)
         counts.forget()
+        if done:
+            what = done[0].message if len(done) == 1 else f"{len(done)} alerts"
+            self.message_user(request, f"Acknowledged: {what}", messages.SUCCESS)
+        if left := chosen - len(done):
+            told = (
+                f"{left} of the chosen were resolved or acknowledged already, or more than {MOST_AT_ONCE} are chosen."
+            )
+            self.message_user(request, told, messages.WARNING)
 
     @display(description="Alert", ordering="message")
     def shown_message(self, alert: Alert) -> SafeString:
@@ -292,15 +301,12 @@ class TraceAdmin(ReadOnlyAdmin):
         return seconds(trace.compute_seconds)
 
 
-class ResolutionFilter(admin.SimpleListFilter):
+class ResolutionFilter(OfferedFilter):
     title = "length"
     parameter_name = "seconds"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
         return [(str(length), f"{length} seconds") for length in RESOLUTIONS_SECONDS]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Sample]) -> QuerySet[Sample]:
-        return queryset.filter(seconds=self.value()) if (self.value() or "").isdecimal() else queryset
 
 
 @admin.register(Sample)

@@ -83,7 +83,7 @@ class ModelRow:
     requests_per_second: float
     p50_ms: float | None
     p95_ms: float | None
-    error_rate: float
+    error_rate: float | None
     used_at: datetime | None
     ends_at: datetime | None
     is_live: bool
@@ -118,11 +118,8 @@ class Snapshot:
     more_alerts: int
     events: Sequence[Event]
     registered: int
+    requests_per_second: float
     release: str = __version__
-
-    @property
-    def requests_per_second(self) -> float:
-        return sum(row.requests_per_second for row in self.rows)
 
 
 def make() -> Snapshot:
@@ -130,10 +127,11 @@ def make() -> Snapshot:
     loader = loader_view()
     present = ModelVersion.objects.exclude(status=Status.UNLOADED).only(*_COLUMNS).order_by("model_id")
     versions = sorted(present, key=_importance)
-    shown = versions[:MOST_MODELS]
+    shown = _shown(versions)
     live_ids = set(Alias.objects.filter(name=LIVE, version__in=shown).values_list("version_id", flat=True))
     ids = [version.pk for version in shown]
-    rates, latencies = summaries(ids, RATE_SECONDS), summaries(ids, LATENCY_SECONDS)
+    rates = summaries([version.pk for version in versions], RATE_SECONDS)
+    latencies = summaries(ids, LATENCY_SECONDS)
     colours = _colours(shown)
     rows = [
         _row(
@@ -161,16 +159,25 @@ def make() -> Snapshot:
         gpus=_gpus(loader, versions, colours),
         rows=rows,
         more_rows=len(versions) - len(shown),
-        counts=_counts(rows),
+        counts=_counts(versions, loader),
         operations=list(operations[:MOST_OPERATIONS]),
         alerts=alerts[:MOST_ALERTS],
         more_alerts=max(0, len(alerts) - MOST_ALERTS),
         events=_events(),
         registered=ModelVersion.objects.count(),
+        requests_per_second=sum(rate["requests_per_second"] for rate in rates.values()),
     )
 
 
 dashboard = Shared(make)
+
+
+def _shown(versions: Sequence[ModelVersion]) -> list[ModelVersion]:
+    """So many as a page bears. Failed ones leave half of the room to the others."""
+    failed = [version for version in versions if version.status == str(Status.ERROR)]
+    others = [version for version in versions if version.status != str(Status.ERROR)]
+    kept = failed[: max(MOST_MODELS // 2, MOST_MODELS - len(others))]
+    return [*kept, *others[: MOST_MODELS - len(kept)]]
 
 
 def _importance(version: ModelVersion) -> tuple[int, str]:
@@ -212,7 +219,7 @@ def _row(
         requests_per_second=rate["requests_per_second"],
         p50_ms=latency["latency_ms"]["p50"],
         p95_ms=latency["latency_ms"]["p95"],
-        error_rate=latency["error_rate"],
+        error_rate=latency["error_rate"] if latency["requests"] else None,
         used_at=version.last_used_at,
         ends_at=ends_at,
         is_live=is_live,
@@ -220,12 +227,13 @@ def _row(
     )
 
 
-def _counts(rows: Sequence[ModelRow]) -> dict[str, int]:
-    """How many models are in each state and health that somebody cares for."""
-    states = ("loaded", "loading", "unloading", "error", UNREACHABLE)
-    counts = {state: sum(row.status == state for row in rows) for state in states}
+def _counts(versions: Sequence[ModelVersion], loader: LoaderView) -> dict[str, int]:
+    """How many models are in each state and health that somebody cares for, shown or not."""
+    statuses = [effective_status(version, loader) for version in versions]
+    counts = {state: statuses.count(state) for state in ("loaded", "loading", "unloading", "error", UNREACHABLE)}
     troubled = {str(HealthStatus.DEGRADED), str(HealthStatus.UNHEALTHY)}
-    counts["troubled"] = sum(row.health is not None and row.version.health_status in troubled for row in rows)
+    loaded = (version for version, status in zip(versions, statuses, strict=True) if status == str(Status.LOADED))
+    counts["troubled"] = sum(version.health_status in troubled for version in loaded)
     return counts
 
 
@@ -319,7 +327,7 @@ def _events() -> list[Event]:
         Event(
             at=move.at,
             tone="good" if move.alias == LIVE and move.kind != LineageChange.Kind.REMOVE else "off",
-            what=f"{move.lineage.name}: {move.alias or 'traffic'} {move.get_kind_display().lower()}",
+            what=f"{move.lineage.name}: {f'{move.alias} ' if move.alias else ''}{move.get_kind_display().lower()}",
             model_id=str(move.details.get("version_id") or ""),
             pk=move.version_id,
             detail=move.reason,

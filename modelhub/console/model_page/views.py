@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 from django.contrib import admin
-from django.contrib.admin.models import LogEntry
-from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, render
@@ -19,6 +18,7 @@ from loaderd.errors import UnknownFramework
 from modelhub.console.advice import ways_after
 from modelhub.console.fragments import answer, fragment
 from modelhub.console.model_page import logs
+from modelhub.console.model_page.changes import changes_of
 from modelhub.console.model_page.lineage_look import LineageLook, lineage_looks
 from modelhub.console.model_page.lineage_look import make as make_lineage_look
 from modelhub.console.model_page.look import Look, looks
@@ -179,12 +179,9 @@ def _audit(request: HttpRequest, version: ModelVersion) -> HttpResponse:
     if not (may_changes or may_log):
         return _not_for(request, "its history")
     changes = StateChange.objects.filter(version=version) if may_changes else StateChange.objects.none()
-    entries = LogEntry.objects.none()
+    lines: list[tuple[str, datetime, Any]] = [("state", change.at, change) for change in changes[:SHOWN_CHANGES]]
     if may_log:
-        kind = ContentType.objects.get_for_model(ModelVersion)
-        entries = LogEntry.objects.filter(content_type=kind, object_id=str(version.pk)).select_related("user")
-    lines = [("state", change.at, change) for change in changes[:SHOWN_CHANGES]]
-    lines += [("change", entry.action_time, entry) for entry in entries[:SHOWN_CHANGES]]
+        lines += [("change", change.at, change) for change in changes_of(version, SHOWN_CHANGES)]
     context = {
         "version": version,
         "lines": sorted(lines, key=lambda line: line[1], reverse=True)[:SHOWN_CHANGES],

@@ -17,12 +17,13 @@ from django.views.decorators.http import require_http_methods
 from modelhub.console.registering.access import check_describe
 from modelhub.console.registering.forms import DescribeForm
 from modelhub.console.registering.uploading import NOT_TAKEN
-from modelhub.registry.artifacts import Refused
-from modelhub.registry.choices import Status
+from modelhub.lifecycle.models import ACTIVE, Operation
+from modelhub.registry.artifacts import Refused, directory_of
+from modelhub.registry.choices import DesiredState, Status
 from modelhub.registry.describing import FILES, ChangedMeanwhile, Texts, read_texts, with_fields, write_texts
 from modelhub.registry.discovery import DiscoveryFailed, discover
 from modelhub.registry.metadata import METADATA_FILE, parse_json
-from modelhub.registry.models import ModelVersion
+from modelhub.registry.models import ModelVersion, large_columns
 
 _IN_MEMORY = (Status.LOADING, Status.LOADED, Status.UNLOADING)
 
@@ -31,6 +32,10 @@ _IN_MEMORY = (Status.LOADING, Status.LOADED, Status.UNLOADING)
 def describe(request: HttpRequest, path: str) -> HttpResponse:
     """The form; POST writes, keeps what was there before in the audit, runs discovery, and leads to the model."""
     check_describe(request.user)
+    try:
+        directory_of(path)
+    except Refused as refusal:  # before the registry is asked for a path that it cannot even ask for
+        return _page(request, path, None, None, {"hindrance": str(refusal)}, status=404)
     version = ModelVersion.objects.filter(path=path).defer("manifest", "signature").first()
     try:
         texts = read_texts(path)
@@ -39,12 +44,11 @@ def describe(request: HttpRequest, path: str) -> HttpResponse:
     if request.method == "GET":
         return _page(request, path, version, _form(texts))
     form = _form(texts, request.POST)
-    if _hindrance(version) is not None:
-        return _page(request, path, version, form, status=409)
     if form.is_valid():
         try:
             written = _written(texts, form)
             with transaction.atomic():  # the entry is there before the files are, and goes when they cannot be written
+                _check_now(path)
                 entry = _entry(request.user, path, version, texts)
                 changed = write_texts(path, written, seen=form.cleaned_data["seen"])
                 if changed:
@@ -52,6 +56,8 @@ def describe(request: HttpRequest, path: str) -> HttpResponse:
                     entry.save()
                 else:
                     entry.delete()
+        except _NotNow as refusal:
+            return _page(request, path, version, form, {"hindrance": str(refusal)}, status=409)
         except ChangedMeanwhile:
             form.add_error(None, "Somebody changed the files meanwhile; open this page again, then repeat your change.")
         except Refused as refusal:
@@ -61,14 +67,40 @@ def describe(request: HttpRequest, path: str) -> HttpResponse:
     return _page(request, path, version, form, status=NOT_TAKEN)
 
 
+class _NotNow(Exception):
+    """It must not be edited now; the words are those of _hindrance()."""
+
+
+def _check_now(path: str) -> None:
+    """Raises _NotNow. No command for the model is accepted from then on until the transaction ends."""
+    rows = ModelVersion.objects.select_for_update(no_key=True).defer(*large_columns())
+    hindrance = _hindrance(rows.filter(path=path).first())
+    if hindrance is not None:
+        raise _NotNow(hindrance)
+
+
 def _hindrance(version: ModelVersion | None) -> str | None:
     """Why it must not be edited now."""
-    if version is None or version.status not in _IN_MEMORY:
+    if version is None:
         return None
-    return (
-        f"{version} is in memory. With other files what is loaded would differ from what is on disk: a process that "
-        "dies could not be started again, and the model would be gone. Unload it first, or register another version."
-    )
+    if version.status in _IN_MEMORY:
+        return (
+            f"{version} is in memory. With other files what is loaded would differ from what is on disk: a process "
+            "that dies could not be started again, and the model would be gone. Unload it first, or register another "
+            "version."
+        )
+    operation = Operation.objects.filter(version=version, status__in=ACTIVE).only("kind").first()
+    if operation is not None:
+        return (
+            f"A command for {version} has not ended ({operation.get_kind_display().lower()}), and it was given for "
+            "the files as they are. Wait for it or cancel it, then edit."
+        )
+    if version.desired_state == DesiredState.LOADED and version.status != Status.ERROR:
+        return (
+            f"{version} is to be in memory, and is loaded from the files as they are as soon as that can be. "
+            "Unload it first, or register another version."
+        )
+    return None
 
 
 def _form(texts: Texts, data: Any = None) -> DescribeForm:

@@ -21,8 +21,7 @@ from modelhub.console.registering.forms import RegisterForm
 from modelhub.console.registering.uploading import NOT_TAKEN, keep
 from modelhub.console.templatetags.console import size
 from modelhub.registry.artifacts import Refused
-from modelhub.registry.metadata import METADATA_FILE, parse_json
-from modelhub.registry.uploads.inspecting import Inspection, apply_fields, check_free, inspect, move
+from modelhub.registry.uploads.inspecting import Inspection, apply_fields, check_free, inspect, move, read_metadata
 from modelhub.registry.uploads.placing import NotRegistered
 from modelhub.registry.uploads.placing import register as register_staged
 from modelhub.registry.uploads.staging import NoSuchUpload, Staging, staged
@@ -45,7 +44,8 @@ def _own(request: HttpRequest, token: str) -> Iterator[Staging]:
     try:
         staging = staged(token)
         with staging.held():
-            if staging.note().get("user") != request.user.pk:
+            note = staging.note()
+            if note.get("user") != request.user.pk or "inspection" not in note:
                 raise NoSuchUpload(token)
             yield staging
     except NoSuchUpload as error:
@@ -71,6 +71,8 @@ def review(request: HttpRequest, staging: Staging) -> HttpResponse:
             return redirect("console:register-review", staging.token)
         except Refused as refusal:
             form.refuse(refusal, "model_id")
+        except OSError as error:
+            form.refuse(Refused(f"It could not be written: {error.strerror}; look at the disk of the state folder."))
     return _page(request, staging, found, form, status=NOT_TAKEN)
 
 
@@ -104,10 +106,9 @@ def cancel(request: HttpRequest, staging: Staging) -> HttpResponse:
 
 def _form(staging: Staging, found: Inspection, data: Any = None) -> RegisterForm:
     """With what the upload's metadata.json says; empty fields where it cannot be read."""
-    file = staging.store / found.path / METADATA_FILE
     try:
-        metadata = parse_json(METADATA_FILE, file.read_bytes()) if file.exists() else {}
-    except (Refused, OSError):
+        metadata = read_metadata(staging, found.path)
+    except Refused:
         metadata = {}
     return RegisterForm(data, metadata=metadata, initial={"type": found.type, "model_id": found.model_id})
 

@@ -20,7 +20,7 @@ from modelhub.private_dir import NotPrivate, ensure_private_dir
 from modelhub.registry.artifacts import Refused
 from modelhub.registry.uploads.inspecting import Inspection, apply_fields, check_free, inspect
 from modelhub.registry.uploads.receiving import StagingHandler, check_length
-from modelhub.registry.uploads.staging import Staging, create, uploads_dir
+from modelhub.registry.uploads.staging import NoSuchUpload, Staging, create, open_of, uploads_dir
 from modelhub.registry.uploads.unpacking import place_files
 
 NOT_TAKEN = 422
@@ -37,7 +37,7 @@ def register(request: HttpRequest) -> HttpResponse:
     try:
         ensure_private_dir(uploads_dir())
         check_length(request.META, uploads_dir())
-        staging = create()
+        staging = create(request.user.pk)
     except (Refused, NotPrivate, OSError) as error:
         form = RegisterForm({})
         form.errors.clear()
@@ -122,6 +122,20 @@ def check_name(request: HttpRequest) -> JsonResponse:
     return JsonResponse({"errors": errors})
 
 
+def _waiting(user: Any) -> list[tuple[str, str]]:
+    """(address, path) of this user's uploads that wait to be confirmed."""
+    found = []
+    for staging in open_of(user.pk):
+        try:
+            seen = staging.note().get("inspection")
+        except NoSuchUpload:  # it was registered, or thrown away, meanwhile
+            continue
+        if seen:  # else it is still being received
+            address = reverse("console:register-review", args=[staging.token])
+            found.append((address, Inspection(**seen).path))
+    return sorted(found, key=lambda one: one[1])
+
+
 def _refused(request: HttpRequest, form: RegisterForm) -> HttpResponse:
     if _wants_json(request):
         return JsonResponse({"errors": form.error_list()}, status=NOT_TAKEN)
@@ -143,5 +157,6 @@ def _page(request: HttpRequest, form: RegisterForm, status: int = 200) -> HttpRe
         "max_files": limits.UPLOAD_MAX_FILES,
         "max_unpacked_mb": limits.UPLOAD_MAX_UNPACKED_MB,
         "store": limits.MODELS_DIR,
+        "waiting": _waiting(request.user),
     }
     return TemplateResponse(request, "console/registering/upload.html", context, status=status)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from loaderd import catalogue
 from modelhub.conf import config
-from modelhub.registry.artifacts import Refused, check_path
+from modelhub.registry.artifacts import Refused, check_path, open_beneath
 from modelhub.registry.choices import ModelType
-from modelhub.registry.metadata import METADATA_FILE, parse_json
+from modelhub.registry.metadata import MAX_JSON_BYTES, METADATA_FILE, parse_json
 from modelhub.registry.models import ModelVersion
 from modelhub.registry.plan import Claim, conflicts
 from modelhub.registry.scan import MAX_MODEL_ID_CHARACTERS, RESERVED_MODEL_IDS, Directory, scan_store
@@ -133,12 +134,29 @@ def check_lineage(claim: Claim) -> None:
         raise Refused(refused[claim.path])
 
 
+def read_metadata(staging: Staging, path: str) -> dict[str, Any]:
+    """The upload's metadata.json, {} where there is none. Raises Refused for one that is too long, or no JSON object
+    in a readable file."""
+    try:
+        with open_beneath(staging.store, f"{path}/{METADATA_FILE}") as descriptor:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise Refused(f"{METADATA_FILE} is no file; send the model again with a file, or without it.")
+            with open(descriptor, "rb", closefd=False) as file:
+                content = file.read(MAX_JSON_BYTES + 1)
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise Refused(f"{METADATA_FILE} cannot be read: {error.strerror}; send the model again.") from error
+    if len(content) > MAX_JSON_BYTES:
+        raise Refused(f"{METADATA_FILE} has more than {MAX_JSON_BYTES} bytes; send the model again with less in it.")
+    return parse_json(METADATA_FILE, content)
+
+
 def apply_fields(staging: Staging, path: str, fields: Mapping[str, Any]) -> None:
-    """Sets keys of the upload's metadata.json; None takes one away. Raises Refused when the file is no JSON object."""
+    """Sets keys of the upload's metadata.json; None takes one away. Raises Refused where it cannot be read."""
     if not fields:
         return
-    file = staging.store / path / METADATA_FILE
-    metadata = parse_json(METADATA_FILE, file.read_bytes()) if file.exists() else {}
+    metadata = read_metadata(staging, path)
     for key, value in fields.items():
         if value is None:
             metadata.pop(key, None)
@@ -147,7 +165,7 @@ def apply_fields(staging: Staging, path: str, fields: Mapping[str, Any]) -> None
     fresh = staging.folder / METADATA_FILE
     fresh.write_text(json.dumps(metadata, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     fresh.chmod(0o644)
-    fresh.replace(file)
+    fresh.replace(staging.store / path / METADATA_FILE)
 
 
 def move(staging: Staging, path: str, type_name: str, model_id: str) -> None:

@@ -12,8 +12,10 @@ from modelhub.registry.artifacts import Refused
 from modelhub.registry.discovery import DiscoveryFailed, discover
 from modelhub.registry.models import ModelVersion
 from modelhub.registry.uploads.inspecting import Inspection, inspect
-from modelhub.registry.uploads.staging import HALF_COPY, Staging, check_space
+from modelhub.registry.uploads.staging import HALF_COPY, Room, Staging, check_space
 from modelhub.registry.uploads.unpacking import sync_folder
+
+_CHUNK_BYTES = 1 << 20
 
 
 class NotRegistered(Exception):
@@ -74,8 +76,17 @@ def _copy_over(source: Path, target: Path) -> None:
     """To another file system: under a hidden name, which discovery passes over, then renamed."""
     check_space(target.parent, sum(file.stat().st_size for file in source.rglob("*") if file.is_file()))
     hidden = target.parent / f"{HALF_COPY}{source.parents[2].name}"
+    room = Room(target.parent)
+
+    def copy(one: str, other: str) -> None:
+        with open(one, "rb") as read, open(other, "xb") as written:
+            while chunk := read.read(_CHUNK_BYTES):
+                room.take(len(chunk))
+                written.write(chunk)
+        shutil.copystat(one, other)
+
     try:
-        shutil.copytree(source, hidden, symlinks=True)
+        shutil.copytree(source, hidden, symlinks=True, copy_function=copy)
         for folder, _, files in os.walk(hidden):
             for name in files:
                 _sync_file(Path(folder, name))

@@ -12,7 +12,7 @@ from django.core.files.uploadhandler import FileUploadHandler, SkipFile
 
 from modelhub.conf import config
 from modelhub.registry.artifacts import Refused
-from modelhub.registry.uploads.staging import Staging, check_space
+from modelhub.registry.uploads.staging import Room, Staging, check_space
 
 _MIB = 1 << 20
 
@@ -53,6 +53,7 @@ class StagingHandler(FileUploadHandler):
         self.is_broken_off = False
         self.failure = ""
         self._staging = staging
+        self._room = Room(staging.folder)
         self.file: IO[bytes] | None = None  # Django closes it by this name when the body cannot be read
 
     def new_file(self, *args: Any, **kwargs: Any) -> None:
@@ -64,9 +65,13 @@ class StagingHandler(FileUploadHandler):
     def receive_data_chunk(self, raw_data: bytes, start: int) -> None:
         assert self.file is not None
         try:
+            self._room.take(len(raw_data))
             self.file.write(raw_data)
+        except Refused as refusal:
+            self._give_up(str(refusal))
+            raise SkipFile from refusal
         except OSError as error:
-            self._note(error)
+            self._give_up(_told(error))
             raise SkipFile from error
 
     def file_complete(self, file_size: int) -> None:
@@ -74,7 +79,7 @@ class StagingHandler(FileUploadHandler):
         try:
             self.file.close()
         except OSError as error:
-            self._note(error)
+            self._give_up(_told(error))
         self.received.append(Received(str(self.file_name), Path(self.file.name), file_size))
 
     def upload_interrupted(self) -> None:
@@ -85,13 +90,17 @@ class StagingHandler(FileUploadHandler):
         if self.file is not None:
             self.file.close()
 
-    def _note(self, error: OSError) -> None:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        self.failure = (
-            "The disk is full; make room there, then send it again."
-            if full
-            else f"It could not be written: {error.strerror}; look at the disk of the state folder."
-        )
+    def _give_up(self, failure: str) -> None:
+        """What came lies there no longer, though the rest of the body may take long to be read past."""
+        self.failure = failure
+        for path in self._staging.incoming.iterdir():
+            path.unlink()
+
+
+def _told(error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "The disk is full; make room there, then send it again."
+    return f"It could not be written: {error.strerror}; look at the disk of the state folder."
 
 
 def check_length(meta: Mapping[str, Any], folder: Path) -> None:

@@ -16,9 +16,10 @@ from typing import IO
 
 from modelhub.conf import config
 from modelhub.registry.artifacts import Refused
+from modelhub.registry.metadata import CONFIG_FILE, METADATA_FILE
 from modelhub.registry.uploads.names import check_name, check_together, is_added, without_top
 from modelhub.registry.uploads.receiving import Received
-from modelhub.registry.uploads.staging import check_space
+from modelhub.registry.uploads.staging import Room, check_space
 
 _MIB = 1 << 20
 _CHUNK_BYTES = _MIB
@@ -29,6 +30,7 @@ _OTHER_ARCHIVES = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst",
 _END = struct.Struct("<4s4H2LH")
 _END64_LOCATOR = struct.Struct("<4sLQL")
 _END64 = struct.Struct("<4sQ2H2L4Q")
+_MAX_COMMENT_BYTES = 1 << 16  # as far from the end as zipfile looks for a list's end: one more than a comment may have
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,7 @@ def place_files(received: Sequence[Received], paths: Sequence[str], target: Path
         raise Refused("There is no file of a model among them; choose the model's folder.")
     left, top = without_top([path for path, _ in chosen])
     check_together(left)
+    _check_descriptions(left)
     for path, (_, file) in zip(left, chosen, strict=True):
         where = target / path
         where.parent.mkdir(parents=True, exist_ok=True)
@@ -86,17 +89,22 @@ def _unpack(archive: Path, target: Path) -> Placed:
             check_space(target.parent, total)
             left, top = without_top([entry.filename for entry in entries])
             check_together(left)
+            _check_descriptions(left)
+            room = Room(target.parent)
             for path, entry in zip(left, entries, strict=True):
-                _extract(opened, entry, target / path)
+                _extract(opened, entry, target / path, room)
     archive.unlink()
     _settle_folders(target)
     return Placed(len(left), total, top)
 
 
 def _check_list(file: IO[bytes], size: int) -> None:
-    """Raises Refused for a list of files that is too long to be read into memory."""
+    """Raises Refused for a list of files that is too long to be read into memory.
+
+    It looks where zipfile looks: a record elsewhere could say less of the list than zipfile reads of it.
+    """
     limit = config().UPLOAD_MAX_FILES
-    tail_bytes = min(size, _END.size + 0xFFFF + _END64_LOCATOR.size)
+    tail_bytes = min(size, _END64.size + _END64_LOCATOR.size + _END.size + _MAX_COMMENT_BYTES)
     file.seek(size - tail_bytes)
     tail = file.read(tail_bytes)
     at = tail.rfind(b"PK\x05\x06")
@@ -105,11 +113,12 @@ def _check_list(file: IO[bytes], size: int) -> None:
     *_, entries, list_bytes, _offset, _comment = _END.unpack_from(tail, at)
     locator_at = at - _END64_LOCATOR.size
     if locator_at >= 0 and tail[locator_at : locator_at + 4] == b"PK\x06\x07":
-        file.seek(_END64_LOCATOR.unpack_from(tail, locator_at)[2])
-        record = file.read(_END64.size)
-        if len(record) < _END64.size or record[:4] != b"PK\x06\x06":
-            raise Refused("The zip's list of files is damaged; pack it again.")
-        entries, list_bytes = _END64.unpack(record)[7:9]
+        record_at = locator_at - _END64.size
+        _, _, stated_at, _ = _END64_LOCATOR.unpack_from(tail, locator_at)
+        is_there = record_at >= 0 and tail[record_at : record_at + 4] == b"PK\x06\x06"
+        if not is_there or stated_at != size - tail_bytes + record_at:
+            raise Refused("The end of the zip's list of files is not where it is said to be; pack it again.")
+        entries, list_bytes = _END64.unpack_from(tail, record_at)[7:9]
     if entries > limit or list_bytes > limit * _ENTRY_BYTES:
         raise Refused(
             f"The zip lists {entries} files and {limit} are accepted; leave out what the model does not need."
@@ -148,7 +157,14 @@ def _check_sizes(entries: Sequence[zipfile.ZipInfo], packed_bytes: int) -> int:
     return total
 
 
-def _extract(opened: zipfile.ZipFile, entry: zipfile.ZipInfo, where: Path) -> None:
+def _check_descriptions(paths: Sequence[str]) -> None:
+    """Raises Refused where a file that describes the model is a folder: discovery would pass over it."""
+    for name in (METADATA_FILE, CONFIG_FILE):
+        if any(path.startswith(f"{name}/") for path in paths):
+            raise Refused(f"{name} is a folder; it must be a file, or be left out.")
+
+
+def _extract(opened: zipfile.ZipFile, entry: zipfile.ZipInfo, where: Path, room: Room) -> None:
     """Its content, at most as long as the zip's list says; zipfile compares it with the checksum."""
     where.parent.mkdir(parents=True, exist_ok=True)
     left = entry.file_size
@@ -157,6 +173,7 @@ def _extract(opened: zipfile.ZipFile, entry: zipfile.ZipInfo, where: Path) -> No
             left -= len(chunk)
             if left < 0:
                 raise Refused(f"{entry.filename} is longer than the zip's list says; pack it again.")
+            room.take(len(chunk))
             target.write(chunk)
     if left:
         raise Refused(f"{entry.filename} is shorter than the zip's list says; pack it again.")

@@ -92,6 +92,14 @@
   });
   window.mhDialog = openDialog;
 
+  // What has the focus may go when a fragment changes (Load becomes Unload): it then stays in the content, not nowhere.
+  let focused = null;
+  document.addEventListener("focusin", (event) => { focused = event.target; });
+  document.addEventListener("pointerdown", () => { focused = null; });
+  document.addEventListener("htmx:afterSettle", () => {
+    if (focused && !focused.isConnected && document.activeElement === document.body) document.getElementById("content").focus({ preventScroll: true });
+  });
+
   // Tabs: role=tablist with arrow keys (WAI-ARIA), the panel named in the address.
   const selectTab = (tab, focus) => {
     const list = tab.closest('[role="tablist"]');
@@ -184,7 +192,7 @@
     new MutationObserver(charts).observe(document.documentElement, { attributes: true, attributeFilter: ["class"] });
     if (dialog()) dialog().addEventListener("close", () => {
       dialog().replaceChildren();
-      if (opener && document.contains(opener)) opener.focus();
+      (opener && opener.isConnected ? opener : document.getElementById("content")).focus();
     });
   });
   window.addEventListener("hashchange", firstTab);

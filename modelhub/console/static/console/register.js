@@ -10,6 +10,7 @@
   const maxBytes = Number(form.dataset.mhMaxMb) * 1048576, maxFiles = Number(form.dataset.mhMaxFiles);
   let chosen = []; // {path, file}
   let request = null;
+  let busy = false; // from the first submit until what came of it is told
   let isIdTyped = modelId.value !== "";
 
   const size = (bytes) => {
@@ -141,7 +142,7 @@
       find("sending-bar").removeAttribute("value");
       find("sending-told").textContent = "";
     });
-    const end = (errors) => { request = null; sending(false); tell(errors); };
+    const end = (errors) => { request = null; busy = false; sending(false); tell(errors); };
     request.addEventListener("load", () => {
       let answer = null;
       try { answer = JSON.parse(request.responseText); } catch { /* an error page */ }
@@ -159,20 +160,23 @@
   };
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
-    if (request) return;
+    if (busy) return;
     if (!chosen.length) { tell({ files: ["Choose a zip, or the files of the model's folder."] }); plain.focus(); return; }
     if (!show()) return;
+    busy = true;
     tell({});
     // A name that is taken is told before gigabytes are sent.
     const asked = new URLSearchParams({ type: type.value, model_id: modelId.value });
     try {
       const answer = await fetch(`${form.dataset.mhNameUrl}?${asked}`, { headers: { Accept: "application/json" } });
       const { errors } = await answer.json();
-      if (Object.keys(errors).length) { tell(errors); return; }
+      if (Object.keys(errors).length) { busy = false; tell(errors); return; }
     } catch { /* the upload itself tells what is wrong */ }
     send();
   });
   find("stop").addEventListener("click", () => { if (request) request.abort(); });
   window.addEventListener("beforeunload", (event) => { if (request) event.preventDefault(); });
+  // Back to this page as it was left, after the upload: it can send again.
+  window.addEventListener("pageshow", (event) => { if (event.persisted && !request) { busy = false; sending(false); } });
   showPath();
 })();
