@@ -50,8 +50,9 @@ def pages(model: int, last_page: int) -> dict[str, str]:
     return {
         "dashboard": "/admin/",
         "list, first page": MODELS,
-        "list, search": f"{MODELS}?q=of-mail-01",
-        "list, filter": f"{MODELS}?status__exact=unloaded",
+        # What both installations fill a page with, so that they are comparable.
+        "list, search": f"{MODELS}?q=v",
+        "list, filter": f"{MODELS}?framework=sklearn",
         "list, last page": f"{MODELS}?p={last_page}",
         "model page": f"{MODELS}{model}/change/",
     }
