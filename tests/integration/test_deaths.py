@@ -153,16 +153,16 @@ def test_a_killed_loaderd_is_never_shown_as_loaded_and_comes_back_with_its_model
     old.kill()
     wait_until(lambda: not any(model.is_running() for model in models), 10, "no orphan is left")
 
-    def back(model_id: str, before: psutil.Process) -> bool:
-        detail = api.get(f"/api/models/{model_id}").json()
-        assert detail["status"] != "loaded" or (detail["runtime"] or {}).get("pid") != before.pid or not _heard(api), (
-            "a dead process is never shown as loaded by a daemon that was heard"
-        )
-        return detail["status"] == "loaded" and detail["runtime"]["pid"] != before.pid
-
-    def _heard(api: httpx.Client) -> bool:
+    def successor_was_heard() -> bool:
         loaderd = api.get("/api/models/health").json()["loaderd"]
         return bool(loaderd["reachable"]) and loaderd["pid"] != old.pid
+
+    def back(model_id: str, before: psutil.Process) -> bool:
+        heard = successor_was_heard()  # asked first: what is read after it was heard is what it says
+        detail = api.get(f"/api/models/{model_id}").json()
+        is_loaded, pid = detail["status"] == "loaded", (detail["runtime"] or {}).get("pid")
+        assert not (heard and is_loaded and pid == before.pid), "a daemon that was heard shows no dead process as loaded"
+        return is_loaded and pid != before.pid
 
     for model_id, before in zip((MODEL, OTHER), models, strict=True):
         wait_until(lambda model_id=model_id, before=before: back(model_id, before), 60, "loaded again without a person")
