@@ -161,7 +161,7 @@ def test_a_killed_loaderd_is_never_shown_as_loaded_and_comes_back_with_its_model
         heard = successor_was_heard()  # asked first: what is read after it was heard is what it says
         detail = api.get(f"/api/models/{model_id}").json()
         is_loaded, pid = detail["status"] == "loaded", (detail["runtime"] or {}).get("pid")
-        assert not (heard and is_loaded and pid == before.pid), "a daemon that was heard shows no dead process as loaded"
+        assert not (heard and is_loaded and pid == before.pid), "who was heard shows no dead process as loaded"
         return is_loaded and pid != before.pid
 
     for model_id, before in zip((MODEL, OTHER), models, strict=True):
