@@ -159,13 +159,14 @@ class Zygotes:
         zygote = self._zygotes.get(framework)
         if zygote is not None and zygote.child.is_alive:
             return zygote
-        if zygote is not None and zygote.ended_at is not None:
-            died_at_once = zygote.ended_at - zygote.started_at < QUICK_DEATH_SECONDS
+        if zygote is not None:
+            ended_at = time.monotonic() if zygote.ended_at is None else zygote.ended_at  # None: its end is just news
+            died_at_once = ended_at - zygote.started_at < QUICK_DEATH_SECONDS
             deaths = self._quick_deaths.get(framework, 0) + 1 if died_at_once else 0
             pause = min(2.0 ** (deaths - 1), MAX_PAUSE_SECONDS) if deaths > 1 else 0.0  # once is no pattern
             if zygote.hung:  # loads would wait for its whole deadline again
                 pause = MAX_PAUSE_SECONDS
-            wait = zygote.ended_at + pause - time.monotonic()
+            wait = ended_at + pause - time.monotonic()
             if wait > 0:
                 raise ForkRefused(f"the {framework} zygote keeps dying; it is tried again in {wait:.0f} s")
             self._quick_deaths[framework] = deaths
