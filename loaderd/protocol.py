@@ -43,6 +43,8 @@ class ModelSpec:
 
     directory: absolute, already resolved under the store's root. approved: a person approved exactly
     these bytes, so formats that can run code may be loaded. timeout_seconds: limit of the whole load.
+    instances: processes that answer for it. max_batch_size, max_queue: of each of them. precision: what it computes in,
+    "bf16" or "int8"; "": as stored.
     config, metadata: the parsed config.json and metadata.json ({} when absent).
 
     canary: {"inputs", "outputs", "tolerance", ...} that these bytes must answer (see worker/canary.py), None when
@@ -64,6 +66,8 @@ class ModelSpec:
     threads: int = 1
     max_batch_size: int = 64
     max_queue: int = 1024
+    instances: int = 1
+    precision: str = ""
     config: dict[str, Any] = field(default_factory=dict)
     metadata: dict[str, Any] = field(default_factory=dict)
     canary: dict[str, Any] | None = None

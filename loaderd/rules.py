@@ -19,12 +19,15 @@ class ModelPolicy:
 
     pinned: never evicted, whatever the reason. priority: 0 to 100, higher is kept longer and loaded first.
     autoload: loaded when a prediction asks for it. keep_alive_seconds: unloaded when idle for that long; None: not.
+    cache_enabled, cache_ttl_seconds: whether its answers are kept, and for how long; None: as Rules say.
     """
 
     pinned: bool = False
     priority: int = 50
     autoload: bool = False
     keep_alive_seconds: float | None = None
+    cache_enabled: bool | None = None
+    cache_ttl_seconds: float | None = None
 
 
 DEFAULT_POLICY = ModelPolicy()
@@ -48,6 +51,7 @@ class Rules:
     """Everything that may change while loaderd runs. docs/configuration.md tells each one's meaning.
 
     max_memory_bytes, max_gpu_memory_bytes: None is no limit. models: those whose policy is not the default.
+    cache_enabled, cache_ttl_seconds: of models whose policy does not say; cache_max_bytes: of all kept answers together.
     low_usage_threshold: share of the last hour's minutes in which a model was asked, 0.0 to 1.0.
     """
 
@@ -70,8 +74,19 @@ class Rules:
     slow_seconds: float = 5.0
     sampling_rate: float = 0.1
     log_level: str = "INFO"
+    cache_enabled: bool = False
+    cache_ttl_seconds: float = 3600.0
+    cache_max_bytes: int = 64 * 2**20
     models: Mapping[str, ModelPolicy] = field(default_factory=dict)
     lineages: Mapping[str, LineageTraffic] = field(default_factory=dict)
 
     def policy_of(self, model_id: str) -> ModelPolicy:
         return self.models.get(model_id, DEFAULT_POLICY)
+
+    def cache_seconds_of(self, model_id: str) -> float:
+        """For how long the gateway keeps the model's answers; 0.0: it keeps none."""
+        policy = self.policy_of(model_id)
+        enabled = self.cache_enabled if policy.cache_enabled is None else policy.cache_enabled
+        if not enabled:
+            return 0.0
+        return self.cache_ttl_seconds if policy.cache_ttl_seconds is None else policy.cache_ttl_seconds

@@ -40,8 +40,8 @@ MAX_BODY_BYTES = 512 * 1024 * 1024  # of one message; a peer that sends more is 
 
 
 class Kind(IntEnum):
-    """What a message is. The gateway asks (INFER, PREDICT, CANCEL), the supervisor knocks (PING), the model process
-    answers."""
+    """What a message is. The gateway asks (INFER, PREDICT, GENERATE, CANCEL), the supervisor knocks (PING), the model
+    process answers."""
 
     INFER = 1  # body: an Open Inference Protocol request
     PREDICT = 2  # body: {"inputs": [...]}
@@ -49,6 +49,8 @@ class Kind(IntEnum):
     ANSWER = 4  # body: the response
     ERROR = 5  # body: LoaderdError.to_message() as JSON
     PING = 6  # does anybody answer here? No request: it is not counted
+    GENERATE = 7  # body: a request for generated text (loaderd.worker.generating)
+    PART = 8  # body: a piece of an answer that comes in several; the last of them is an ANSWER or an ERROR
 
 
 @dataclass(slots=True)

@@ -122,6 +122,16 @@ class Config(BaseSettings):
     MAX_CONCURRENT_LOADS: Count = Field(2, description="Loads at the same time; the rest queue in order.")
     PREDICT_TIMEOUT_SECONDS: Seconds = Field(30, description="Seconds until a prediction is answered with 504.")
 
+    # Response cache, as in the specification
+    CACHE_ENABLED: bool = Field(
+        False,
+        description="Answers of models are kept and given again to who asks the same. Per model: cache_enabled.",
+    )
+    CACHE_TTL_SECONDS: Seconds = Field(
+        3600, description="Seconds for which an answer is kept. Per model: cache_ttl_seconds."
+    )
+    CACHE_MAX_MB: Count = Field(64, description="Memory that all kept answers together may hold, in MiB.")
+
     # Performance monitoring, as in the specification
     METRICS_RETENTION_DAYS: Count = Field(7, description="Days for which metrics are kept.")
     SAMPLING_RATE: Share = Field(

@@ -84,6 +84,8 @@ class DynamicModelManager:
     model_timeout_seconds = PolicySetting("MODEL_TIMEOUT_SECONDS")
     health_check_interval = PolicySetting("HEALTH_CHECK_INTERVAL")
     memory_optimization_interval = PolicySetting("MEMORY_OPTIMIZATION_INTERVAL")
+    cache_enabled = PolicySetting("CACHE_ENABLED")
+    cache_ttl_seconds = PolicySetting("CACHE_TTL_SECONDS")
 
     def __init__(self, *, user: Any = None) -> None:
         self._user = user

@@ -4,7 +4,8 @@ Who calls what, and where:
   zygote          `import_library()` once, single-threaded, before anything is loaded. It must not run an
                   operation of the library, start a thread or touch a GPU: a child forked afterwards hangs.
   model process   `load(artifact, report)` once; then, on one dedicated thread, `warm_up` and `predict`.
-                  After the last prediction `unload` on that thread, for 2 seconds at most.
+                  Meanwhile, on other threads, `prepare` of the requests that come next. After the last
+                  prediction `unload` on the dedicated thread, for 2 seconds at most.
   supervisor      ends the process, which gives back all else.
 
 A framework imports its library inside functions only, so naming it costs nothing.
@@ -65,6 +66,8 @@ class Artifact:
     files: relative paths that the manifest lists; nothing else in the directory may be read.
     format: as the catalogue detected it ("skops", "pickle", "safetensors", …). approved: a person
     approved exactly these bytes; without it a format that can run code must be refused (ArtifactRefused).
+    precision: "" computes as the weights are stored; PRECISIONS names the lower ones. A framework that does not know
+    the one that is asked for refuses the load: `refuse_precision` of files.py.
     """
 
     model_id: str
@@ -73,22 +76,51 @@ class Artifact:
     files: tuple[str, ...]
     approved: bool
     threads: int = 1
+    precision: str = ""
     config: Mapping[str, Any] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
+PRECISIONS = {
+    "bf16": "weights and arithmetic in bfloat16",
+    "int8": "linear layers in 8-bit integers, with scales that follow each batch",
+}
+"""Lower precisions that a model may be loaded in."""
+
+TOKENS = "tokens"
+"""A hidden output (INT32 [-1]): how many tokens each item had, special ones included, padding not. It is in no
+signature, so no client gets it; usage counts are made of it."""
+
+
 class LoadedModel(ABC):
-    """A model in memory. Used by one thread only."""
+    """A model in memory. Used by one thread only, but for `prepare`.
+
+    prepares: whether `prepare` does anything. generation: of a text generator, how it is asked for a stream of tokens;
+    None for every other model.
+    """
 
     signature: Signature
+    prepares: bool = False
+    generation: Any | None = None
 
     @abstractmethod
     def predict(self, inputs: Batch) -> dict[str, np.ndarray]:
         """Outputs by name for a batch; every array has the batch as its first dimension.
 
         inputs holds exactly the signature's inputs with their dtypes (BYTES: object arrays of `str` or
-        `bytes`). Raises InvalidInput when the values do not fit; anything else counts as the model's failure.
+        `bytes`), or what `prepare` made of them. Raises InvalidInput when the values do not fit; anything else
+        counts as the model's failure. Beside the signature's outputs there may be the hidden one, TOKENS.
         """
+
+    def prepare(self, inputs: Batch) -> Batch | None:
+        """What of a request's work needs no model, done before its turn comes: tokenisation, say.
+
+        Returns another batch of the same items that `predict` takes in place of the inputs (it may be sliced, and
+        joined with others along the first dimension; object arrays are fine), or None where there is nothing to do.
+        Called on any thread, by several at once, and beside `predict`. Raises InvalidInput.
+        """
+        del inputs
+        return None
 
     @abstractmethod
     def sample_input(self) -> dict[str, np.ndarray]:

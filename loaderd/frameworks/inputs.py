@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -42,21 +43,24 @@ def checked(inputs: Batch, signature: Signature) -> dict[str, np.ndarray]:
     Raises InvalidInput for missing or unknown names, wrong types or shapes, unequal batch sizes, an empty
     batch and text that is not UTF-8.
     """
-    wanted = {spec.name for spec in signature.inputs}
-    if set(inputs) != wanted:
-        raise InvalidInput(f"The model takes {_listed(wanted)}; the request has {_listed(set(inputs)) or 'no input'}.")
-    arrays = {spec.name: _fitting(inputs[spec.name], spec) for spec in signature.inputs}
-    sizes = {name: len(array) for name, array in arrays.items()}
-    if len(set(sizes.values())) > 1:
-        raise InvalidInput(f"All inputs need the same number of items; the request has {sizes}.")
-    if 0 in sizes.values():
+    specs = signature.inputs
+    if len(inputs) != len(specs) or any(spec.name not in inputs for spec in specs):
+        wanted = _listed({spec.name for spec in specs})
+        raise InvalidInput(f"The model takes {wanted}; the request has {_listed(set(inputs)) or 'no input'}.")
+    arrays = {spec.name: _fitting(inputs[spec.name], spec) for spec in specs}
+    sizes = {len(array) for array in arrays.values()}
+    if len(sizes) > 1:
+        by_name = {name: len(array) for name, array in arrays.items()}
+        raise InvalidInput(f"All inputs need the same number of items; the request has {by_name}.")
+    if 0 in sizes:
         raise InvalidInput("The batch is empty; send at least one item.")
     return arrays
 
 
 def texts(inputs: Batch, signature: Signature) -> list[str]:
     """The items of a model whose one input is text; raises InvalidInput as `checked` does."""
-    return list(checked(inputs, signature)[signature.inputs[0].name])
+    items: list[str] = checked(inputs, signature)[signature.inputs[0].name].tolist()
+    return items
 
 
 def sample(signature: Signature, metadata: Mapping[str, Any], text: str = SAMPLE_TEXT) -> dict[str, np.ndarray]:
@@ -86,9 +90,7 @@ def _fitting(values: Any, spec: TensorSpec) -> np.ndarray:
     import numpy as np
 
     array = np.asarray(values)
-    if array.ndim != len(spec.shape) or any(
-        want not in (-1, got) for want, got in zip(spec.shape[1:], array.shape[1:], strict=True)
-    ):
+    if not _has_shape(array, spec.shape):
         raise InvalidInput(
             f"Input {spec.name!r} has the shape {list(array.shape)}; the model takes {list(spec.shape)} "
             "(the first dimension counts the items)."
@@ -102,10 +104,29 @@ def _fitting(values: Any, spec: TensorSpec) -> np.ndarray:
         raise InvalidInput(f"Input {spec.name!r} must be {spec.datatype}; the request has {got}.") from None
 
 
+def _has_shape(array: np.ndarray, shape: tuple[int, ...]) -> bool:
+    if array.ndim != len(shape):
+        return False
+    return all(want in (-1, got) for want, got in zip(shape[1:], array.shape[1:], strict=True))
+
+
+_ONLY_STR = {str}
+_ONLY_BYTES = {bytes}
+
+
 def _decoded(array: np.ndarray, name: str) -> np.ndarray:
+    """The array itself when it holds `str` only."""
     import numpy as np
 
+    values = array.ravel().tolist()
+    types = {*map(type, values)}
+    if types == _ONLY_STR and array.dtype == object:
+        return array
     decoded = np.empty(array.shape, dtype=object)
+    if types <= _ONLY_STR or types == _ONLY_BYTES:
+        with contextlib.suppress(UnicodeDecodeError):  # the loop tells which
+            decoded.ravel()[:] = values if types <= _ONLY_STR else [value.decode() for value in values]
+            return decoded
     for place, value in np.ndenumerate(array):
         if isinstance(value, bytes):
             try:

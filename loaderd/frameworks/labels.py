@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from loaderd.errors import LoadFailed
@@ -53,9 +54,8 @@ def classified(
     """
     import numpy as np
 
-    names = np.array(labels, dtype=object)
     outputs = {
-        "label": names[probabilities.argmax(axis=1) if chosen is None else chosen],
+        "label": names_of(tuple(labels))[probabilities.argmax(axis=1) if chosen is None else chosen],
         "probabilities": np.ascontiguousarray(probabilities, dtype=np.float32),
     }
     if several:
@@ -63,9 +63,19 @@ def classified(
     return outputs
 
 
+@lru_cache(maxsize=8)
+def names_of(labels: tuple[str, ...]) -> np.ndarray:
+    """The labels as an array, to take by number; the same array each time."""
+    import numpy as np
+
+    names = np.array(labels, dtype=object)
+    names.flags.writeable = False
+    return names
+
+
 def several_labels(applies: np.ndarray, labels: Sequence[str]) -> np.ndarray:
     """Per item a JSON list of the labels that apply. applies: bool [items, labels]."""
     import numpy as np
 
-    names = np.array(labels, dtype=object)
+    names = names_of(tuple(labels))
     return np.array([json.dumps(names[row].tolist()) for row in applies], dtype=object)

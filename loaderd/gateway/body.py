@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
+from typing import Protocol
 
 from loaderd.errors import InvalidInput, LoaderdError, Overloaded
 from loaderd.gateway.deadline import Deadline
@@ -16,7 +16,11 @@ SMALL_BODY_BYTES = 64 * 1024  # up to here a body needs no share of the budget: 
 BUDGET_BYTES = 4 * MAX_BODY_BYTES
 _INFLATE_BYTES = 256 * 1024
 
-Receive = Callable[[], Awaitable[dict[str, Any]]]
+
+class Source(Protocol):
+    """Where a body comes from. piece: the next piece, None at the end; raises Disconnected."""
+
+    async def piece(self) -> bytes | None: ...
 
 
 class BodyTooLarge(LoaderdError):
@@ -33,10 +37,6 @@ def _too_large() -> BodyTooLarge:
 class BodyTooSlow(LoaderdError):
     code = "body_too_slow"
     http_status = 408
-
-
-class Disconnected(Exception):
-    """The client went away; nobody is left to answer."""
 
 
 class Budget:
@@ -71,8 +71,8 @@ class Budget:
 class Body:
     """The body of one request; `close()` when the request is over."""
 
-    def __init__(self, receive: Receive, budget: Budget, deadline: Deadline) -> None:
-        self._receive = receive
+    def __init__(self, source: Source, budget: Budget, deadline: Deadline) -> None:
+        self._source = source
         self._budget = budget
         self._deadline = deadline
         self._reserved_bytes = 0
@@ -103,11 +103,8 @@ class Body:
         share_bytes = MAX_BODY_BYTES if announced_bytes is None or inflate is not None else announced_bytes
         pieces: list[bytes] = []
         size = 0
-        while True:
-            message = await self._receive()
-            if message["type"] == "http.disconnect":
-                raise Disconnected
-            for piece in (message["body"],) if inflate is None else inflate(message["body"]):
+        while (came := await self._source.piece()) is not None:
+            for piece in (came,) if inflate is None else inflate(came):
                 size += len(piece)
                 if size > MAX_BODY_BYTES:
                     raise _too_large()
@@ -117,16 +114,9 @@ class Body:
                     pieces.append(piece)
                 if inflate is not None:
                     await asyncio.sleep(0)  # a small body may inflate to much: let the others have their turn
-            if not message.get("more_body"):
-                break
         if inflate is not None:
             inflate.finish()
         return pieces
-
-    async def wait_for_disconnect(self) -> None:
-        """Returns when the client has left. Only after the body was read."""
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
 
     async def _reserve(self, size_bytes: int) -> None:
         self._waits_for_budget = True

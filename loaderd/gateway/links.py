@@ -1,10 +1,11 @@
-"""The gateway's connections to model processes: one each, shared by all requests."""
+"""The gateway's connections to model processes: one to each, shared by all requests."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Sequence
+import operator
+from collections.abc import AsyncGenerator, Callable, Sequence
 
 import orjson
 
@@ -15,8 +16,9 @@ from loaderd.gateway.routes import Route, Routes
 
 TELL_SECONDS = 0.5  # of one process' door that does not answer: not oftener
 
-OnSilent = Callable[[Route], None]
-"""Called when a process that the table calls loaded took no connection, or lost one with requests in it."""
+OnSilent = Callable[[Route, str], None]
+"""Called with a process' route and socket when the table calls it loaded and it took no connection, or lost one with
+requests in it."""
 
 
 class NotComputed(Exception):
@@ -40,29 +42,104 @@ def require_answer(message: wire.Message) -> wire.Message:
     raise error
 
 
-class Link:
-    """One connection to one model process, made at the first request and again after it broke."""
+class Call:
+    """A request that waits for a process' answer. Subclasses say what becomes of it; exactly one of `answered` and
+    `failed` is called, once, unless the call is dropped first."""
 
-    def __init__(self, route: Route, on_silent: OnSilent) -> None:
+    __slots__ = ("connection", "deadline", "link", "request_id")
+
+    def __init__(self, deadline: Deadline) -> None:
+        self.link: Link | None = None
+        self.connection: wire.Connection | None = None
+        self.request_id = 0
+        self.deadline = deadline
+
+    def drop(self) -> None:
+        """Tells the process that nobody waits any more, unless the call is over."""
+        if self.link is not None:
+            self.link.drop(self)
+
+    def answered(self, message: wire.Message) -> None:
+        """message: an ANSWER or an ERROR."""
+        raise NotImplementedError
+
+    def failed(self, error: Exception) -> None:
+        """error: a LoaderdError, or NotComputed."""
+        raise NotImplementedError
+
+    def came(self, message: wire.Message) -> None:
+        """A PART of a streamed answer came; only who asks for a stream gets one."""
+
+
+class _Awaited(Call):
+    """A call that a coroutine waits for."""
+
+    __slots__ = ("answer",)
+
+    def __init__(self, deadline: Deadline) -> None:
+        super().__init__(deadline)
+        self.answer: asyncio.Future[wire.Message] = asyncio.get_running_loop().create_future()
+
+    def answered(self, message: wire.Message) -> None:
+        if not self.answer.done():
+            self.answer.set_result(message)
+
+    def failed(self, error: Exception) -> None:
+        if not self.answer.done():
+            self.answer.set_exception(error)
+
+
+class _Streamed(Call):
+    """A call whose answer comes in parts. The deadline begins anew with each part."""
+
+    __slots__ = ("coming",)
+
+    def __init__(self, deadline: Deadline) -> None:
+        super().__init__(deadline)
+        self.coming: asyncio.Queue[wire.Message | Exception] = asyncio.Queue()
+
+    def answered(self, message: wire.Message) -> None:
+        self.coming.put_nowait(message)
+
+    def failed(self, error: Exception) -> None:
+        self.coming.put_nowait(error)
+
+    def came(self, message: wire.Message) -> None:
+        self.deadline = Deadline.after(self.deadline.seconds)
+        self.coming.put_nowait(message)
+
+
+class Link:
+    """One connection to one model process, made at the first request and again after it broke.
+
+    in_flight: requests that wait for an answer, those that wait for the connection included.
+    """
+
+    def __init__(self, route: Route, path: str, on_silent: OnSilent) -> None:
         self._on_silent = on_silent
         self._told_at = float("-inf")
-        self._socket = route.socket  # of its process, for as long as the link lives
+        self._path = path  # of its process' socket, for as long as the link lives
         self.route = route  # the newest that the supervisor told; its state words the error of a lost connection
+        self.in_flight = 0
         self._connection: wire.Connection | None = None
         self._connecting: asyncio.Task[wire.Connection] | None = None
-        self._waiting: dict[int, tuple[wire.Connection, asyncio.Future[wire.Message]]] = {}
+        self._waiting: dict[int, Call] = {}
         self._ids = itertools.count(1)
-        self._in_flight = 0  # those that wait for the connection included
         self._retired = False
+        self._timer: asyncio.TimerHandle | None = None  # one for all calls, for the one that is due first
+
+    @property
+    def has_room(self) -> bool:
+        return self.in_flight < self.route.max_queue + self.route.max_batch_size
 
     def require_room(self) -> None:
         """Raises Overloaded when as many requests wait for an answer as the process can hold."""
-        if self._in_flight >= self.route.max_queue + self.route.max_batch_size:
+        if not self.has_room:
             raise Overloaded(
-                f"{self.route.model_id} has {self._in_flight} requests waiting, which is its limit; "
+                f"{self.route.model_id} has {self.in_flight} requests waiting, which is its limit; "
                 "try again in a moment.",
                 model_id=self.route.model_id,
-                queued=self._in_flight,
+                queued=self.in_flight,
             )
 
     async def ask(self, kind: wire.Kind, head: bytes, chunks: Sequence[bytes], deadline: Deadline) -> wire.Message:
@@ -72,46 +149,99 @@ class Link:
         When cancelled it tells the process that nobody waits any more.
         """
         self.require_room()
-        self._in_flight += 1
+        connection = await self._open()
+        call = _Awaited(deadline)
+        self._begin(connection, call, kind, head, chunks)
         try:
-            return await self._ask(kind, head, chunks, deadline)
-        finally:
-            self._in_flight -= 1
-
-    async def _ask(self, kind: wire.Kind, head: bytes, chunks: Sequence[bytes], deadline: Deadline) -> wire.Message:
-        loop = asyncio.get_running_loop()
-        connection = self._connection
-        if connection is None or not connection.is_open:
-            connection = await self._connected()
-            if self._retired:  # the route went meanwhile, and the process may end at any time
-                if not self._waiting:
-                    connection.close()
-                raise NotComputed(self._lost())
-            if not connection.is_open:  # accepted by a process that was about to end: nobody is told of that any more
-                self._tell_silent()
-                raise NotComputed(self._lost())
-        request_id = next(self._ids) & 0xFFFFFFFF
-        answer: asyncio.Future[wire.Message] = loop.create_future()
-        self._waiting[request_id] = (connection, answer)
-        timer = loop.call_at(deadline.at, self._time_out, request_id, deadline.seconds)
-        try:
-            connection.send(request_id, kind, head, *chunks)
-            message = await answer
+            return await call.answer
         except asyncio.CancelledError:
-            connection.cancel(request_id, b"gone")
+            self.drop(call)
             raise
+
+    async def stream(
+        self, kind: wire.Kind, head: bytes, chunks: Sequence[bytes], deadline: Deadline
+    ) -> AsyncGenerator[wire.Message, None]:
+        """The PARTs of the answer as they come and, as the last, the ANSWER or ERROR. Raises as `ask` does; closing it
+        tells the process that nobody waits any more. The deadline holds for the time between two messages."""
+        self.require_room()
+        connection = await self._open()
+        call = _Streamed(deadline)
+        self._begin(connection, call, kind, head, chunks)
+        try:
+            while True:
+                message = await call.coming.get()
+                if isinstance(message, Exception):
+                    raise message
+                yield message
+                if message.kind != wire.Kind.PART:
+                    return
         finally:
-            timer.cancel()
-            self._waiting.pop(request_id, None)
-            if self._retired and not self._waiting:
-                connection.close()
-        return message
+            self.drop(call)
+
+    def try_start(self, call: Call, kind: wire.Kind, head: bytes, chunks: Sequence[bytes]) -> bool:
+        """Sends a request at once; False, and nothing was done, where there is no open connection or no room."""
+        connection = self._connection
+        if connection is None or not connection.is_open or not self.has_room:
+            return False
+        self._begin(connection, call, kind, head, chunks)
+        return True
+
+    def drop(self, call: Call, reason: bytes = b"gone") -> None:
+        """Tells the process that nobody waits for this call any more, unless it is over."""
+        if self._waiting.get(call.request_id) is call:
+            assert call.connection is not None
+            call.connection.cancel(call.request_id, reason)
+            self._over(call)
 
     def retire(self) -> None:
         """Closes the connection once the requests in flight are answered."""
         self._retired = True
         if self._connection is not None and not self._waiting:
             self._connection.close()
+
+    def _begin(
+        self, connection: wire.Connection, call: Call, kind: wire.Kind, head: bytes, chunks: Sequence[bytes]
+    ) -> None:
+        request_id = call.request_id = next(self._ids) & 0xFFFFFFFF
+        call.link, call.connection = self, connection
+        self._waiting[request_id] = call
+        self.in_flight += 1
+        timer = self._timer
+        if timer is None or call.deadline.at < timer.when():
+            self._arm(call.deadline.at)
+        connection.send(request_id, kind, head, *chunks)
+
+    def _over(self, call: Call) -> None:
+        del self._waiting[call.request_id]
+        self.in_flight -= 1
+        if self._retired and not self._waiting:
+            self._retire_now()
+
+    def _retire_now(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._connection is not None:
+            self._connection.close()
+
+    async def _open(self) -> wire.Connection:
+        """The connection, made if need be. Raises NotComputed."""
+        connection = self._connection
+        if connection is not None and connection.is_open:
+            return connection
+        self.in_flight += 1
+        try:
+            connection = await self._connected()
+        finally:
+            self.in_flight -= 1
+        if self._retired:  # the route went meanwhile, and the process may end at any time
+            if not self._waiting:
+                connection.close()
+            raise NotComputed(self._lost())
+        if not connection.is_open:  # accepted by a process that was about to end: nobody is told of that any more
+            self._tell_silent()
+            raise NotComputed(self._lost())
+        return connection
 
     async def _connected(self) -> wire.Connection:
         """The open connection; concurrent callers share one attempt."""
@@ -122,7 +252,7 @@ class Link:
     async def _connect(self) -> wire.Connection:
         try:
             _, connection = await asyncio.get_running_loop().create_unix_connection(
-                lambda: wire.Connection(self._on_message, self._on_lost), self._socket
+                lambda: wire.Connection(self._on_message, self._on_lost), self._path
             )
         except OSError:
             self._tell_silent()
@@ -144,49 +274,66 @@ class Link:
         )
 
     def _on_message(self, _connection: wire.Connection, message: wire.Message) -> None:
-        _, answer = self._waiting.get(message.request_id, (None, None))
-        if answer is not None and not answer.done():
-            answer.set_result(message)
+        call = self._waiting.get(message.request_id)
+        if call is None:
+            return
+        if message.kind == wire.Kind.PART:
+            call.came(message)
+            return
+        self._over(call)
+        call.answered(message)
 
     def _on_lost(self, connection: wire.Connection) -> None:
         if connection is self._connection:
             self._connection = None
-        for over, answer in self._waiting.values():
-            if over is connection and not answer.done():
-                answer.set_exception(self._lost())
-                self._tell_silent()
+        lost = [call for call in self._waiting.values() if call.connection is connection]
+        if lost:
+            self._tell_silent()
+        for call in lost:
+            self._over(call)
+            call.failed(self._lost())
 
     def _tell_silent(self) -> None:
         now = asyncio.get_running_loop().time()
         if self.route.is_ready and not self._retired and now - self._told_at >= TELL_SECONDS:
             self._told_at = now
-            self._on_silent(self.route)
+            self._on_silent(self.route, self._path)
 
-    def _time_out(self, request_id: int, timeout_seconds: float) -> None:
-        connection, answer = self._waiting[request_id]
-        if answer.done():
-            return
-        connection.cancel(request_id, b"timeout")
-        answer.set_exception(
-            ModelTimeout(
-                f"{self.route.model_id} gave no answer within {timeout_seconds:g} s; send fewer items at once "
-                "or raise PREDICT_TIMEOUT_SECONDS.",
-                model_id=self.route.model_id,
-                timeout_seconds=timeout_seconds,
+    def _arm(self, at: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_at(at, self._time_out)
+
+    def _time_out(self) -> None:
+        """Ends the calls whose deadline is over, and waits for the next one's."""
+        self._timer = None
+        now = asyncio.get_running_loop().time()
+        late = [call for call in self._waiting.values() if call.deadline.at <= now]
+        for call in late:
+            self.drop(call, b"timeout")
+            seconds = call.deadline.seconds
+            call.failed(
+                ModelTimeout(
+                    f"{self.route.model_id} gave no answer within {seconds:g} s; send fewer items at once "
+                    "or raise PREDICT_TIMEOUT_SECONDS.",
+                    model_id=self.route.model_id,
+                    timeout_seconds=seconds,
+                )
             )
-        )
+        if self._waiting and self._timer is None:
+            self._arm(min(call.deadline.at for call in self._waiting.values()))
 
 
 class Links:
-    """A link for each model process that the routes name. on_silent: set by who wants to know."""
+    """A link to each model process that the routes name. on_silent: set by who wants to know."""
 
     def __init__(self) -> None:
-        self.on_silent: OnSilent = lambda route: None
+        self.on_silent: OnSilent = lambda route, path: None
         self._links: dict[str, Link] = {}  # by socket path
 
     def follow(self, routes: Routes) -> None:
         """Retires the links whose process is no longer in the table."""
-        present = {route.socket: route for route in routes.models.values() if route.socket is not None}
+        present = {path: route for route in routes.models.values() for path in route.sockets}
         by_model = routes.models
         for path in list(self._links):
             link = self._links[path]
@@ -197,9 +344,16 @@ class Links:
                 self._links.pop(path).retire()
 
     def to(self, route: Route) -> Link:
-        """The link to a ready route's process."""
-        assert route.socket is not None
-        link = self._links.get(route.socket)
+        """The link to a ready route's process; of several, to the one with the fewest requests in flight."""
+        if len(route.sockets) == 1:
+            return self._at(route, route.sockets[0])
+        return min((self._at(route, path) for path in route.sockets), key=_in_flight)
+
+    def _at(self, route: Route, path: str) -> Link:
+        link = self._links.get(path)
         if link is None:
-            link = self._links[route.socket] = Link(route, lambda route: self.on_silent(route))
+            link = self._links[path] = Link(route, path, lambda route, path: self.on_silent(route, path))
         return link
+
+
+_in_flight = operator.attrgetter("in_flight")

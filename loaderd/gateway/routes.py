@@ -18,9 +18,11 @@ from loaderd.version_order import version_key
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One model version. socket: path of its process's data socket, None without a process.
+    """One model version. sockets: paths of its processes' data sockets, () without a process.
 
     max_queue, max_batch_size: its process takes that many waiting requests beside those of one call.
+    load: which load of which bytes answers; another one with each load. cache_ttl_seconds: for how long its answers are
+    kept, 0.0: not. cacheable: False of a model that answers the same question in different ways.
     autoload: loaded when a prediction asks for it. recovering: something comes in its place by itself: a new process
     when its own died, or the version that takes over from it when both did not fit at once.
     """
@@ -30,17 +32,25 @@ class Route:
     version: str
     state: str
     reason: str = ""
-    socket: str | None = None
+    sockets: tuple[str, ...] = ()
     signature: Mapping[str, Any] | None = None
     framework: str = ""
     max_queue: int = 1024
     max_batch_size: int = 64
     autoload: bool = False
     recovering: bool = False
+    load: str = ""
+    cache_ttl_seconds: float = 0.0
+    cacheable: bool = True
+
+    @property
+    def keeps_answers(self) -> bool:
+        """Whether its answers are kept and given again."""
+        return self.cache_ttl_seconds > 0 and self.cacheable and bool(self.load)
 
     @property
     def is_ready(self) -> bool:
-        return self.socket is not None and self.state == ModelState.LOADED
+        return bool(self.sockets) and self.state == ModelState.LOADED
 
     @property
     def is_awaited(self) -> bool:
@@ -100,7 +110,13 @@ class Routes:
     ) -> Routes:
         known = Route.__dataclass_fields__.keys()
         routes = {
-            model_id: Route(**{"model_id": model_id, **{key: row[key] for key in row if key in known}})
+            model_id: Route(
+                **{
+                    "model_id": model_id,
+                    **{key: row[key] for key in row if key in known},
+                    "sockets": tuple(row.get("sockets") or ()),
+                }
+            )
             for model_id, row in models.items()
         }
         traffic = {

@@ -95,7 +95,7 @@ class Waiting:
 
     def _is_told(self, gone: Route) -> bool:
         present = self._supervisor.routes.models.get(gone.model_id)
-        return present is not None and present.socket == gone.socket
+        return present is not None and present.sockets == gone.sockets
 
     @contextlib.contextmanager
     def _place(self, model_id: str, body_bytes: int) -> Iterator[None]:

@@ -1,13 +1,17 @@
 """The protocol's datatypes and numpy: a tensor's data from and to JSON and little-endian bytes.
 
 BYTES are object arrays of `str` (from JSON) or `bytes` (from binary). BF16 has no numpy type: it is read
-to float32 and written from it.
+to float32 and written from it, rounded to what a BF16 can hold.
+
+Numbers of a JSON array are packed by `struct` where they are what the datatype wants, which takes half as long as
+numpy's own look at a list; numpy reads the rest, and says what is wrong with it.
 """
 
 from __future__ import annotations
 
 import math
 import struct
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -31,6 +35,12 @@ NUMPY_TYPES: dict[str, np.dtype[Any]] = {
     "BYTES": np.dtype("object"),
 }
 
+# How `struct` packs a number of each; it refuses what the type cannot hold. BOOL is not among them: it takes anything.
+_CODES = {
+    "UINT8": "B", "UINT16": "H", "UINT32": "I", "UINT64": "Q", "INT8": "b", "INT16": "h", "INT32": "i", "INT64": "q",
+    "FP16": "e", "BF16": "f", "FP32": "f", "FP64": "d",
+}  # fmt: skip
+_ROW_NUMBERS = 16_384  # packed at once
 _ACCEPTED_KINDS = {"b": "b", "u": "iu", "i": "iu", "f": "iuf"}
 _WORDS = {"b": "booleans", "u": "whole numbers that are not negative", "i": "whole numbers", "f": "numbers"}
 _LENGTH = struct.Struct("<I")
@@ -38,9 +48,11 @@ _LENGTH = struct.Struct("<I")
 
 def from_json(name: str, datatype: str, shape: tuple[int, ...], data: Any) -> np.ndarray:
     """The array that a JSON `data` member holds, flat or nested. Raises InvalidInput naming the tensor."""
-    if not isinstance(data, list):
+    if type(data) is not list:
         raise InvalidInput(f'Input "{name}" needs its "data" as a JSON array.', input=name)
     array = _texts(name, data) if datatype == "BYTES" else _numbers(name, datatype, data)
+    if array.shape == shape:
+        return array
     wanted = math.prod(shape)
     if array.size != wanted:
         raise InvalidInput(
@@ -50,19 +62,79 @@ def from_json(name: str, datatype: str, shape: tuple[int, ...], data: Any) -> np
 
 
 def _texts(name: str, data: list[Any]) -> np.ndarray:
-    flat = data
-    while flat and isinstance(flat[0], list):
-        if not all(isinstance(row, list) for row in flat):
-            break
-        flat = [element for row in flat for element in row]
-    if not all(isinstance(element, str) for element in flat):
+    kinds = {*map(type, data)}
+    while kinds == {list}:
+        data = [element for row in data for element in row]
+        kinds = {*map(type, data)}
+    if kinds - {str}:
         raise InvalidInput(f'Input "{name}" is BYTES: each element of its "data" must be a string.', input=name)
-    array = np.empty(len(flat), dtype=object)
-    array[:] = flat
+    array = np.empty(len(data), dtype=object)
+    array[:] = data
     return array
 
 
 def _numbers(name: str, datatype: str, data: list[Any]) -> np.ndarray:
+    """Flat where they were packed."""
+    code = _CODES.get(datatype)
+    if code is not None and data:
+        packed = _packed(code, data)
+        if packed is not None:
+            array = np.frombuffer(packed, dtype=NUMPY_TYPES[datatype])
+            return bf16_rounded(array) if datatype == "BF16" else array
+    array = _looked_through(name, datatype, data)
+    return bf16_rounded(array) if datatype == "BF16" else array
+
+
+def _packed(code: str, data: list[Any]) -> bytearray | None:
+    """The numbers of a flat or evenly nested list, little-endian. None when it holds anything else: not a number, or
+    one that does not fit the type."""
+    first = data[0]
+    try:
+        if type(first) is list:
+            while type(first[0]) is list:
+                if {*map(type, data)} != {list} or len({*map(len, data)}) != 1:
+                    return None
+                data = list(chain.from_iterable(data))
+                first = data[0]
+            if type(first[0]) not in (int, float):
+                return None
+            return _packed_rows(code, data, len(first))
+        if type(first) not in (int, float):
+            return None
+        if len(data) > _ROW_NUMBERS:
+            return _packed_pieces(code, data)
+        row = struct.Struct(f"<{len(data)}{code}")
+        packed = bytearray(row.size)
+        row.pack_into(packed, 0, *data)
+    except (struct.error, OverflowError, IndexError, TypeError):
+        return None
+    return packed
+
+
+def _packed_rows(code: str, rows: list[list[Any]], width: int) -> bytearray | None:
+    row = struct.Struct(f"<{width}{code}")
+    size = row.size
+    packed = bytearray(len(rows) * size)
+    at = 0
+    for numbers in rows:
+        if type(numbers) is not list:
+            return None  # a text or an object has a length and elements as well
+        row.pack_into(packed, at, *numbers)
+        at += size
+    return packed
+
+
+def _packed_pieces(code: str, data: list[Any]) -> bytearray:
+    """Bit by bit: packing copies its arguments."""
+    packed = bytearray()
+    for start in range(0, len(data), _ROW_NUMBERS):
+        piece = data[start : start + _ROW_NUMBERS]
+        packed += struct.pack(f"<{len(piece)}{code}", *piece)
+    return packed
+
+
+def _looked_through(name: str, datatype: str, data: list[Any]) -> np.ndarray:
+    """What numpy makes of the list; raises InvalidInput with what is wrong with it."""
     wanted = NUMPY_TYPES[datatype]
     try:
         array = np.array(data)
@@ -70,11 +142,12 @@ def _numbers(name: str, datatype: str, data: list[Any]) -> np.ndarray:
         raise InvalidInput(
             f'Input "{name}" is ragged or too deep: the rows of its "data" must have equal lengths.', input=name
         ) from None
-    if datatype == "UINT64" and array.dtype.kind == "f":
-        # numpy reads 0 beside 2**63 as floats; as Python's numbers they are still exact.
+    if wanted.kind in "iu" and array.dtype.kind == "f":
+        # numpy reads -1 beside 2**63 as floats; as Python's numbers they are still exact.
         exact = np.array(data, dtype=object)
-        array = exact.astype("u8") if all(type(value) is int and 0 <= value < 2**64 for value in exact.flat) else array
-    if array.size and array.dtype.kind not in _ACCEPTED_KINDS[wanted.kind]:
+        array = exact if all(type(value) is int for value in exact.flat) else array
+    kind = "i" if array.dtype.kind == "O" and all(type(value) is int for value in array.flat) else array.dtype.kind
+    if array.size and kind not in _ACCEPTED_KINDS[wanted.kind]:
         raise InvalidInput(
             f'Input "{name}" is {datatype}: its "data" must hold {_WORDS[wanted.kind]} only.',
             input=name,
@@ -109,9 +182,10 @@ def from_binary(name: str, datatype: str, shape: tuple[int, ...], data: memoryvi
         return widened.view("<f4").reshape(shape)
     if datatype == "BOOL":
         return (np.frombuffer(data, dtype="u1") != 0).reshape(shape)
-    array = np.frombuffer(data, dtype=NUMPY_TYPES[datatype]).reshape(shape)
-    # Libraries refuse or warn about arrays that are read-only or not aligned; small ones are cheap to copy.
-    return np.require(array, requirements=["C", "A", "W"])
+    array = np.frombuffer(data, dtype=NUMPY_TYPES[datatype])
+    flags = array.flags
+    # Libraries refuse or warn about arrays that are read-only or not aligned.
+    return (array if flags.writeable and flags.aligned else array.copy()).reshape(shape)
 
 
 def _split_bytes(name: str, count: int, data: memoryview) -> np.ndarray:
@@ -138,27 +212,48 @@ def as_datatype(array: np.ndarray, datatype: str) -> np.ndarray:
 def to_binary(array: np.ndarray, datatype: str) -> bytes | memoryview:
     """The tensor as the binary extension wants it; a view of the array's memory where it can be."""
     if datatype == "BYTES":
-        elements = [_encoded(element) for element in array.ravel()]
-        return b"".join(part for element in elements for part in (_LENGTH.pack(len(element)), element))
+        return _joined_bytes(array.ravel().tolist())
     if array.size == 0:
         return b""
     if datatype == "BF16":
-        return _rounded_to_bf16(array).tobytes()
+        return _bf16_halves(array).tobytes()
     return array.reshape(-1).view("u1").data
 
 
-def _rounded_to_bf16(array: np.ndarray) -> np.ndarray:
+def _joined_bytes(elements: list[Any]) -> bytes:
+    parts: list[bytes] = []
+    for element in elements:
+        raw = element if type(element) is bytes else _encoded(element)
+        parts += (_LENGTH.pack(len(raw)), raw)
+    return b"".join(parts)
+
+
+def _bf16_halves(array: np.ndarray) -> np.ndarray:
     """The upper halves of the floats, rounded to nearest even; NaN stays NaN."""
     bits = array.view("<u4").astype(np.uint64)
     rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
     return np.where(np.isnan(array), 0x7FC0, rounded).astype("<u2")
 
 
+def bf16_rounded(array: np.ndarray) -> np.ndarray:
+    """The floats that a BF16 holds in place of these float32."""
+    return (_bf16_halves(array).astype("<u4") << 16).view("<f4")
+
+
 def to_json(array: np.ndarray, datatype: str) -> Any:
     """The flat data for orjson with OPT_SERIALIZE_NUMPY. Raises UnicodeDecodeError for BYTES that are no text."""
     if datatype == "BYTES":
-        return [as_text(element) for element in array.ravel()]
-    return array.reshape(-1)
+        return texts(array)
+    return array.reshape(-1) if datatype != "BF16" else bf16_rounded(array.reshape(-1))
+
+
+def texts(array: np.ndarray) -> list[str]:
+    """The elements of a BYTES tensor, flat. Raises UnicodeDecodeError for those that are no text."""
+    elements: list[Any] = array.tolist() if array.ndim == 1 else array.ravel().tolist()
+    return elements if {*map(type, elements)} == _ONLY_STR else [as_text(element) for element in elements]
+
+
+_ONLY_STR = {str}
 
 
 def as_text(element: Any) -> str:

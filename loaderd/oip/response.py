@@ -24,25 +24,38 @@ def build(
     name: as the client called the model. NaN and infinities become null in JSON; binary outputs keep
     them. Raises InvalidInput when bytes that are no text are wanted as JSON.
     """
-    specs = {spec.name: spec for spec in signature.outputs}
     described: list[dict[str, Any]] = []
-    binary: Chunks = []
-    for wanted in request.outputs:
-        datatype = specs[wanted.name].datatype
-        array = outputs[wanted.name]
-        entry: dict[str, Any] = {"name": wanted.name, "datatype": datatype, "shape": array.shape}
-        if wanted.binary:
-            raw = datatypes.to_binary(array, datatype)
-            entry["parameters"] = {"binary_data_size": len(raw)}
-            binary.append(raw)
-        else:
-            entry["data"] = _json_data(wanted.name, array, datatype)
-        described.append(entry)
     document: dict[str, Any] = {"model_name": name, "model_version": version, "outputs": described}
     if request.request_id is not None:
         document["id"] = request.request_id
+    datatype_of = _datatypes if _signature is signature else _known(signature)
+    binary: Chunks = []
+    for wanted in request.outputs:
+        output = wanted.name
+        array, datatype = outputs[output], datatype_of[output]
+        if wanted.classification:
+            array, datatype = classified(array, signature.labels or (), wanted.classification), "BYTES"
+        if wanted.binary:
+            raw = datatypes.to_binary(array, datatype)
+            size = {"binary_data_size": len(raw)}
+            described.append({"name": output, "datatype": datatype, "shape": array.shape, "parameters": size})
+            binary.append(raw)
+        else:
+            data = _json_data(output, array, datatype)
+            described.append({"name": output, "datatype": datatype, "shape": array.shape, "data": data})
     head = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
     return (len(head), [head, *binary]) if binary else (None, [head])
+
+
+_signature = Signature((), ())
+_datatypes: dict[str, str] = {}
+
+
+def _known(signature: Signature) -> dict[str, str]:
+    """The datatypes of its outputs. A process serves one model: those of the newest signature are kept."""
+    global _signature, _datatypes
+    _signature, _datatypes = signature, {spec.name: spec.datatype for spec in signature.outputs}
+    return _datatypes
 
 
 def _json_data(name: str, array: np.ndarray, datatype: str) -> Any:
@@ -53,3 +66,14 @@ def _json_data(name: str, array: np.ndarray, datatype: str) -> Any:
             f'Output "{name}" holds bytes that are no text; ask for it with the parameter "binary_data": true.',
             output=name,
         ) from None
+
+
+def classified(rows: np.ndarray, labels: tuple[str, ...], classes: int) -> np.ndarray:
+    """The best `classes` of each row as "value:index:label", best first; what is no number comes last."""
+    numbers = np.where(np.isnan(rows), -np.inf, rows)
+    best = np.argsort(-numbers, axis=1, kind="stable")[:, :classes]
+    told = np.empty(best.shape, dtype=object)
+    for at, row in enumerate(best.tolist()):
+        values = rows[at]
+        told[at] = [f"{values[index]}:{index}:{labels[index]}" for index in row]
+    return told

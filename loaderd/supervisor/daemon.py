@@ -12,7 +12,7 @@ import secrets
 import signal
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -555,6 +555,8 @@ class Daemon:
                 return [{**row, "autoload": self.rules.policy_of(row["model_id"]).autoload} for row in rows]
             case "metrics":
                 return self._metrics()
+            case "statistics":
+                return await self._statistics(frozenset(message["model_ids"]))
             case other:
                 raise UnknownModel(f"The gateway asked for {other!r}, which loaderd does not know.")
 
@@ -598,6 +600,20 @@ class Daemon:
                 f"{model_id} was loaded for a prediction and is {answer['state']} by now; repeat the request.",
                 model_id=model_id,
             )
+
+    async def _statistics(self, model_ids: Collection[str]) -> dict[str, Any]:
+        """What the processes of these models counted by now and hold, by model_id; of those that are loaded."""
+        models = [each for each in self.models() if each.model_id in model_ids and each.state is ModelState.LOADED]
+        await asyncio.gather(*(self.count(model) for model in models))  # one that does not answer tells its last ones
+        return {
+            model.model_id: {
+                "counters": model.process.counters,
+                "private_bytes": model.runtime.private_bytes,
+                "gpu_bytes": model.runtime.gpu_bytes,
+            }
+            for model in models
+            if model.process is not None
+        }
 
     def _metrics(self) -> str:
         return self.telemetry.exposition({name: model.snapshot() for name, model in self._models.items()})

@@ -352,7 +352,7 @@ class ManagedModel:
             "framework": self.spec.framework if self.spec else "",
             "state": (ModelState.LOADED if socket else self.state).value,
             "reason": self.reason,
-            "socket": socket,
+            "sockets": [socket] if socket else [],
             "autoload": self._house.rules.policy_of(self.model_id).autoload,
             "recovering": (self.recovering or self.awaited) and not socket,
             # Without the sample: the whole table is pushed at each change.

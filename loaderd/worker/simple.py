@@ -21,12 +21,26 @@ from loaderd.oip.request import batch_size, fitted, read_json
 def parse(body: bytes | bytearray, signature: Signature) -> dict[str, np.ndarray]:
     """The batch that the body holds; raises InvalidInput."""
     items = read_json(body).get("inputs")
-    if not isinstance(items, list) or not items:
+    if type(items) is not list or not items:
         raise InvalidInput(f'The request needs "inputs": an array of at least one {_wanted(signature)}.')
+    specs = signature.inputs
+    if len(specs) == 1:  # nearly always, and nearly always without names
+        spec = specs[0]
+        first = items[0]
+        if type(first) is str and len(spec.shape) == 1 and spec.datatype == "BYTES":
+            if {*map(type, items)} == _ONLY_STR:
+                texts = np.empty(len(items), dtype=object)
+                texts[:] = items
+                return {spec.name: texts}
+        elif dict not in {*map(type, items)}:
+            return {spec.name: _array(spec, items)}
     columns = {spec.name: _column(spec, items, signature) for spec in signature.inputs}
     arrays = {spec.name: _array(spec, columns[spec.name]) for spec in signature.inputs}
     batch_size(arrays)
     return arrays
+
+
+_ONLY_STR = {str}
 
 
 def _wanted(signature: Signature) -> str:
@@ -93,10 +107,12 @@ def _labelled(outputs: Mapping[str, np.ndarray], signature: Signature) -> list[d
     if labels is None or rows is None:
         result = [{"label": label} for label in given or []]
     else:
+        if given is None:
+            given = [labels[index] for index in rows.argmax(axis=1).tolist()]
+        width, flat = len(labels), list(rows.ravel())  # of numpy's own numbers, which JSON says in their precision
         result = []
-        for index, row in enumerate(rows):
-            scores = dict(zip(labels, row, strict=True))
-            label = given[index] if given else labels[int(np.argmax(row))]
+        for index, label in enumerate(given):
+            scores = dict(zip(labels, flat[index * width : (index + 1) * width], strict=True))
             result.append({"label": label, "score": scores.get(label), "scores": scores})
     if "labels" in outputs:  # a JSON list per item
         for answer, several in zip(result, outputs["labels"], strict=True):
@@ -107,8 +123,8 @@ def _labelled(outputs: Mapping[str, np.ndarray], signature: Signature) -> list[d
 def _label_values(labels: np.ndarray) -> list[Any]:
     """Texts; lists of them for a model that answers several questions at once."""
     if labels.ndim == 1:
-        return [datatypes.as_text(label) for label in labels]
-    return [[datatypes.as_text(label) for label in row.ravel()] for row in labels]
+        return datatypes.texts(labels)
+    return [datatypes.texts(row) for row in labels]
 
 
 def _score_rows(outputs: Mapping[str, np.ndarray], signature: Signature) -> np.ndarray | None:

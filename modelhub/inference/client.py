@@ -22,6 +22,8 @@ MAX_CONNECTIONS = 64
 # The door ends a request that passes its limits and says why; this much longer is waited for its word.
 GRACE_SECONDS = 1.0
 
+_BULK = {"X-Modelhub-Priority": "bulk"}
+
 
 def time_limit_seconds() -> float:
     """How long to wait for an answer: a prediction's time, and before it the load of a model that loads on demand.
@@ -32,10 +34,13 @@ def time_limit_seconds() -> float:
     return settings.PREDICT_TIMEOUT_SECONDS + settings.LOAD_WAIT_SECONDS + GRACE_SECONDS
 
 
-def predict(model_id: str, inputs: Sequence[Any], *, user: str, timeout_seconds: float) -> dict[str, Any]:
+def predict(
+    model_id: str, inputs: Sequence[Any], *, user: str, timeout_seconds: float, is_bulk: bool = False
+) -> dict[str, Any]:
     """{"model_id", "version", "predictions": […], "latency_ms"} for texts or rows, as the gateway answers.
 
-    model_id: or a lineage's name; the answer's model_id says which version of it was asked.
+    model_id: or a lineage's name; the answer's model_id says which version of it was asked. is_bulk: nobody waits for
+    the answer, so the requests of those who do go first.
     The door trusts this process: whoever calls has checked that `user` may predict. Raises LoaderUnreachable,
     ModelTimeout, or the LoaderdError that the gateway answered.
     """
@@ -47,7 +52,11 @@ def predict(model_id: str, inputs: Sequence[Any], *, user: str, timeout_seconds:
         response = _client().post(
             f"/internal/models/{quote(model_id, safe='')}/predict",
             content=body,
-            headers={"Content-Type": "application/json", "X-Modelhub-User": quote(user)},
+            headers={
+                "Content-Type": "application/json",
+                "X-Modelhub-User": quote(user),
+                **(_BULK if is_bulk else {}),
+            },
             timeout=timeout_seconds,
         )
         answer = response.json()

@@ -14,7 +14,16 @@ from modelhub.registry.models import Alias, ModelVersion
 
 _MIB = 2**20
 # As the partial index `version_policy` has it, so that it is used.
-_HAS_POLICY = Q(pinned=True) | Q(autoload=True) | ~Q(priority=50) | Q(keep_alive_seconds__isnull=False)
+_HAS_POLICY = (
+    Q(pinned=True)
+    | Q(autoload=True)
+    | ~Q(priority=50)
+    | Q(keep_alive_seconds__isnull=False)
+    | Q(cache_enabled__isnull=False)
+    | Q(cache_ttl_seconds__isnull=False)
+)
+# The fields of a model that its policy is made of, in the order of ModelPolicy's.
+POLICY_FIELDS = ("pinned", "priority", "autoload", "keep_alive_seconds", "cache_enabled", "cache_ttl_seconds")
 
 
 def present_rules() -> Rules:
@@ -40,6 +49,9 @@ def present_rules() -> Rules:
         slow_seconds=settings.SLOW_SECONDS,
         sampling_rate=settings.SAMPLING_RATE,
         log_level=settings.PERFORMANCE_LOG_LEVEL,
+        cache_enabled=settings.CACHE_ENABLED,
+        cache_ttl_seconds=settings.CACHE_TTL_SECONDS,
+        cache_max_bytes=settings.CACHE_MAX_MB * _MIB,
         models=_policies(),
         lineages=_traffic(),
     )
@@ -65,6 +77,9 @@ _SETTINGS = {
     "slow_seconds": "SLOW_SECONDS",
     "sampling_rate": "SAMPLING_RATE",
     "log_level": "PERFORMANCE_LOG_LEVEL",
+    "cache_enabled": "CACHE_ENABLED",
+    "cache_ttl_seconds": "CACHE_TTL_SECONDS",
+    "cache_max_bytes": "CACHE_MAX_MB",
 }
 
 
@@ -81,8 +96,7 @@ def _setting(name: str, value: Any) -> Any:
 
 def _policies() -> dict[str, ModelPolicy]:
     rows = ModelVersion.objects.filter(_HAS_POLICY).order_by()
-    fields = ("model_id", "pinned", "priority", "autoload", "keep_alive_seconds")
-    return {model_id: ModelPolicy(*policy) for model_id, *policy in rows.values_list(*fields)}
+    return {model_id: ModelPolicy(*policy) for model_id, *policy in rows.values_list("model_id", *POLICY_FIELDS)}
 
 
 def _traffic() -> dict[str, LineageTraffic]:

@@ -15,6 +15,7 @@ from django.db.models import Model as AnyModel
 from django.db.models.signals import post_delete, post_save
 
 from modelhub.lifecycle.alias_moves import record_strayed
+from modelhub.lifecycle.rules import POLICY_FIELDS
 from modelhub.policy.effective import notify_rules_changed
 from modelhub.policy.models import Policy
 from modelhub.registry.discovery import aliases_strayed
@@ -25,7 +26,7 @@ _FIELDS: dict[type[AnyModel], frozenset[str] | None] = {
     Policy: None,
     Alias: None,
     Model: frozenset({"name", "candidate_percent", "shadow"}),
-    ModelVersion: frozenset({"model_id", "pinned", "priority", "autoload", "keep_alive_seconds"}),
+    ModelVersion: frozenset({"model_id", *POLICY_FIELDS}),
 }
 
 

@@ -92,7 +92,7 @@ def change(values: Mapping[str, Any], *, user: Any, source: str = COMMAND) -> Po
         before = record.overrides()
         for name, value in values.items():
             empty: Any = "" if name == "PERFORMANCE_LOG_LEVEL" else None
-            setattr(record, name.lower(), empty if value in (None, "") else value)
+            setattr(record, name.lower(), empty if value in (None, "") else _typed(name, value))
         record.full_clean(exclude=["id"])
         after = record.overrides()
         changes = [
@@ -122,6 +122,11 @@ def notify_rules_changed(using: str = "default") -> None:
 def _with(overrides: Mapping[str, Any]) -> Config:
     """The environment's settings with these in their place."""
     return config().model_copy(update=dict(_checked(tuple(overrides.items())))) if overrides else config()
+
+
+def _typed(name: str, value: Any) -> Any:
+    """A good value as the setting has it: who types "true" means a truth."""
+    return getattr(_Values.model_validate({name: value}), name)
 
 
 @lru_cache(maxsize=8)

@@ -28,6 +28,9 @@ OVERRIDABLE = (
     "HEALTH_CHECK_INTERVAL",
     "HANG_SECONDS",
     "SLOW_SECONDS",
+    "CACHE_ENABLED",
+    "CACHE_TTL_SECONDS",
+    "CACHE_MAX_MB",
     "METRICS_RETENTION_DAYS",
     "SAMPLING_RATE",
     "ALERT_LOAD_TIME_SECONDS",
@@ -49,6 +52,10 @@ def _count(name: str) -> Any:
     return models.PositiveIntegerField(null=True, blank=True, help_text=_text_of(name))
 
 
+def _switch(name: str) -> Any:
+    return models.BooleanField(null=True, blank=True, help_text=_text_of(name))
+
+
 class Policy(models.Model):
     """One row. A field that is empty leaves the environment's value in force; see `modelhub.policy.effective`."""
 
@@ -68,6 +75,9 @@ class Policy(models.Model):
     health_check_interval = _number("HEALTH_CHECK_INTERVAL")
     hang_seconds = _number("HANG_SECONDS")
     slow_seconds = _number("SLOW_SECONDS")
+    cache_enabled = _switch("CACHE_ENABLED")
+    cache_ttl_seconds = _number("CACHE_TTL_SECONDS")
+    cache_max_mb = _count("CACHE_MAX_MB")
     metrics_retention_days = _count("METRICS_RETENTION_DAYS")
     sampling_rate = _number("SAMPLING_RATE")
     alert_load_time_seconds = _number("ALERT_LOAD_TIME_SECONDS")

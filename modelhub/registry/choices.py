@@ -37,6 +37,14 @@ class DesiredState(models.TextChoices):
     LOADED = "loaded", "Loaded"
 
 
+class Precision(models.TextChoices):
+    """What a model computes in; which of them a framework can do, its load says."""
+
+    AS_STORED = "", "As stored"
+    BF16 = "bf16", "bfloat16"
+    INT8 = "int8", "8-bit integers"
+
+
 class HealthStatus(models.TextChoices):
     UNKNOWN = "unknown", "Unknown"
     HEALTHY = "healthy", "Healthy"

@@ -9,8 +9,10 @@ from django.db import models
 from django.db.models import F, Q
 from django.db.models.functions import Now
 
-from modelhub.registry.choices import DesiredState, HealthStatus, ModelType, Status
+from modelhub.registry.choices import DesiredState, HealthStatus, ModelType, Precision, Status
 
+MAX_INSTANCES = 64
+MAX_QUEUE = 1_000_000
 _LARGE = ("manifest", "config", "metadata", "performance_metrics", "signature", "canary")
 
 
@@ -106,7 +108,20 @@ class ModelVersion(models.Model):
     threads = models.PositiveSmallIntegerField(
         null=True, blank=True, help_text="Threads it computes with. Empty: MODEL_THREADS."
     )
+    instances = models.PositiveSmallIntegerField(
+        default=1, help_text="Processes that answer for it, 1 to 64. They share what they can of its weights."
+    )
     max_batch_size = models.PositiveIntegerField(default=64, help_text="Items predicted in one call.")
+    max_queue = models.PositiveIntegerField(
+        default=1024, help_text="Predictions that wait at each of its processes; who comes after them gets 429."
+    )
+    precision = models.CharField(
+        max_length=8,
+        blank=True,
+        default=Precision.AS_STORED,
+        choices=Precision.choices,
+        help_text="What it computes in. Its canary must hold in it, else the load fails.",
+    )
     pinned = models.BooleanField(default=False, help_text="Never evicted, and never unloaded for being idle.")
     priority = models.PositiveSmallIntegerField(
         default=50, help_text="0 to 100: higher is loaded first and kept longer, and never goes for a lower one."
@@ -114,6 +129,14 @@ class ModelVersion(models.Model):
     autoload = models.BooleanField(default=False, help_text="Loaded when a prediction asks for it.")
     keep_alive_seconds = models.FloatField(
         null=True, blank=True, help_text="Seconds without a prediction after which it is unloaded. Empty: stays."
+    )
+    cache_enabled = models.BooleanField(
+        null=True,
+        blank=True,
+        help_text="Answers are kept and given again to who asks the same. Empty: as CACHE_ENABLED says.",
+    )
+    cache_ttl_seconds = models.FloatField(
+        null=True, blank=True, help_text="Seconds for which an answer is kept. Empty: CACHE_TTL_SECONDS."
     )
     memory_limit_mb = models.PositiveIntegerField(
         null=True, blank=True, help_text="MiB that its process may allocate for itself. Empty: no limit of its own."
@@ -201,7 +224,12 @@ class ModelVersion(models.Model):
             models.Index(
                 fields=["model_id"],
                 name="version_policy",
-                condition=Q(pinned=True) | Q(autoload=True) | ~Q(priority=50) | Q(keep_alive_seconds__isnull=False),
+                condition=Q(pinned=True)
+                | Q(autoload=True)
+                | ~Q(priority=50)
+                | Q(keep_alive_seconds__isnull=False)
+                | Q(cache_enabled__isnull=False)
+                | Q(cache_ttl_seconds__isnull=False),
             ),
         ]
         constraints = [
@@ -230,6 +258,17 @@ class ModelVersion(models.Model):
             models.CheckConstraint(
                 condition=Q(memory_limit_mb__isnull=True) | Q(memory_limit_mb__gte=1),
                 name="version_memory_limit_positive",
+            ),
+            models.CheckConstraint(
+                condition=Q(instances__gte=1, instances__lte=MAX_INSTANCES), name="version_instances_bounded"
+            ),
+            models.CheckConstraint(
+                condition=Q(max_queue__gte=1, max_queue__lte=MAX_QUEUE), name="version_queue_bounded"
+            ),
+            models.CheckConstraint(condition=Q(precision__in=Precision.values), name="version_precision_known"),
+            models.CheckConstraint(
+                condition=Q(cache_ttl_seconds__isnull=True) | Q(cache_ttl_seconds__gt=0),
+                name="version_cache_ttl_positive",
             ),
             models.CheckConstraint(
                 condition=Q(prediction_error_count__lte=F("usage_count")), name="version_errors_within_usage"

@@ -77,6 +77,9 @@ def test_each_change_is_kept(api: APIClient) -> None:
     [
         ({"MAX_MEMORY_USAGE_MB": "much"}, "MAX_MEMORY_USAGE_MB"),
         ({"MAX_MEMORY_USAGE_MB": -1}, "MAX_MEMORY_USAGE_MB"),
+        ({"CACHE_TTL_SECONDS": 0}, "CACHE_TTL_SECONDS"),
+        ({"CACHE_MAX_MB": 0}, "CACHE_MAX_MB"),
+        ({"CACHE_ENABLED": "perhaps"}, "CACHE_ENABLED"),
         ({"SAMPLING_RATE": 2, "MAX_MEMORY_USAGE_MB": 600}, "SAMPLING_RATE"),
         ({"PERFORMANCE_LOG_LEVEL": "LOUD"}, "PERFORMANCE_LOG_LEVEL"),
         ({"WEB_PORT": 80}, "WEB_PORT"),
@@ -114,6 +117,20 @@ class TestOfAModel:
         assert "pinned: False → True, priority: 50 → 80" in entries[0]
         assert len(entries) == 2
 
+    SERVING = {
+        "instances": 4,
+        "max_queue": 16,
+        "precision": "bf16",
+        "cache_enabled": True,
+        "cache_ttl_seconds": 60.0,
+    }  # fmt: skip
+
+    def test_how_it_serves_is_set_and_told(self, api: APIClient) -> None:
+        before = {"instances": 1, "max_queue": 1024, "precision": "", "cache_enabled": None, "cache_ttl_seconds": None}
+        assert before.items() <= api.get(self.MODEL).json().items()
+        assert self.SERVING.items() <= api.patch(self.MODEL, self.SERVING).json().items()
+        assert before.items() <= api.patch(self.MODEL, before).json().items()
+
     def test_what_stays_as_it_is_leaves_no_entry(self, api: APIClient) -> None:
         assert api.patch(self.MODEL, {"priority": 50}).status_code == 200
         assert not LogEntry.objects.exists()
@@ -130,6 +147,14 @@ class TestOfAModel:
             {"priority": -1},
             {"keep_alive_seconds": 0},
             {"memory_limit_mb": 0},
+            {"instances": 0},
+            {"instances": 65},
+            {"max_queue": 0},
+            {"max_queue": 1_000_001},
+            {"precision": "fp8"},
+            {"precision": None},
+            {"cache_enabled": "perhaps"},
+            {"cache_ttl_seconds": 0},
             {"pinned": "perhaps"},
             {"pinned": None},
         ],

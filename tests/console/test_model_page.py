@@ -501,7 +501,8 @@ class TestPolicy:
     ) -> None:
         version = make_version()
         form = {"priority": "80", "max_batch_size": "64", "load_timeout_seconds": "", "threads": ""}
-        response = admin.post(url(version), {**form, "keep_alive_seconds": "", "memory_limit_mb": ""})
+        form |= {"instances": "1", "max_queue": "1024", "keep_alive_seconds": "", "memory_limit_mb": ""}
+        response = admin.post(url(version), form)
         assert (response.status_code, response.headers["Location"]) == (302, f"{url(version)}#policy")
         version.refresh_from_db()
         assert version.priority == 80
@@ -510,7 +511,8 @@ class TestPolicy:
         self, admin: Client, make_version: MakeVersion
     ) -> None:
         version = make_version()
-        shown = admin.post(url(version), {"priority": "101", "max_batch_size": "64"}).content.decode()
+        form = {"priority": "101", "max_batch_size": "64", "instances": "1", "max_queue": "1024"}
+        shown = admin.post(url(version), form).content.decode()
         assert "At least 0, at most 100." in shown
         assert "(1 wrong)" in shown
 

@@ -44,6 +44,8 @@ def test_they_name_the_models_and_lineages_that_somebody_decided_on(
     make_version("pinned", pinned=True)
     make_version("first", priority=90)
     make_version("short", keep_alive_seconds=60.0, autoload=True)
+    make_version("kept", cache_enabled=True)
+    make_version("brief", cache_ttl_seconds=5.0)
     for number in (1, 2):
         make_version(f"topic-v{number}", lineage="topic", version=str(number))
     topic = Model.objects.get(name="topic")
@@ -56,6 +58,8 @@ def test_they_name_the_models_and_lineages_that_somebody_decided_on(
         "pinned": ModelPolicy(pinned=True),
         "first": ModelPolicy(priority=90),
         "short": ModelPolicy(autoload=True, keep_alive_seconds=60.0),
+        "kept": ModelPolicy(cache_enabled=True),
+        "brief": ModelPolicy(cache_ttl_seconds=5.0),
     }
     aliases = {"live": "topic-v1", "candidate": "topic-v2"}
     assert rules.lineages == {"topic": LineageTraffic(aliases, candidate_percent=12.5, shadow=True)}
@@ -85,6 +89,7 @@ def test_every_decision_of_a_person_is_told(told: threading.Semaphore, make_vers
         lambda: set_traffic(topic, candidate_percent=5.0, shadow=None, user=admin),
         lambda: remove_alias(topic, "candidate", user=admin),
         lambda: ModelVersion(pk=first.pk, pinned=True).save(update_fields=["pinned"]),
+        lambda: ModelVersion(pk=first.pk, cache_enabled=True).save(update_fields=["cache_enabled"]),
         lambda: second.delete(),
     ]
     for decision in decisions:

@@ -85,6 +85,16 @@ def test_an_old_page_does_not_undo_what_somebody_else_set(admin_client: Client) 
     assert (effective().MAX_MEMORY_USAGE_MB, effective().HANG_SECONDS) == (700, 9.0)
 
 
+@pytest.mark.parametrize(("chosen", "kept"), [("true", True), ("false", False)])
+def test_a_switch_has_three_positions(admin_client: Client, chosen: str, kept: bool) -> None:
+    admin_client.post(PAGE, form(cache_enabled=chosen))
+    assert effective().CACHE_ENABLED is kept
+    assert f'<option value="{chosen}" selected>' in admin_client.get(PAGE).content.decode()
+    admin_client.post(PAGE, form(cache_enabled="unknown"))
+    assert effective().CACHE_ENABLED is config().CACHE_ENABLED
+    assert Policy.objects.get().cache_enabled is None
+
+
 @pytest.mark.parametrize(
     ("field", "value"), [("sampling_rate", "2"), ("max_load_attempts", "0"), ("hang_seconds", "x")]
 )

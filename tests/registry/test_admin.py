@@ -38,7 +38,8 @@ def url(name: str, *arguments: Any) -> str:
 def policy(**fields: str) -> dict[str, str]:
     """The form of a model's page as it is opened, with these fields filled in."""
     opened = {"priority": "50", "max_batch_size": "64", "load_timeout_seconds": "", "threads": ""}
-    return {**opened, "keep_alive_seconds": "", "memory_limit_mb": "", **fields}
+    serving = {"instances": "1", "max_queue": "1024", "precision": "", "cache_enabled": "", "cache_ttl_seconds": ""}
+    return {**opened, **serving, "keep_alive_seconds": "", "memory_limit_mb": "", **fields}
 
 
 def tab(client: Client, version: ModelVersion, name: str) -> str:
@@ -297,6 +298,12 @@ class TestSaving:
             ("priority", ""),
             ("keep_alive_seconds", "0"),
             ("memory_limit_mb", "0"),
+            ("instances", "0"),
+            ("instances", "65"),
+            ("max_queue", "0"),
+            ("max_queue", "1000001"),
+            ("precision", "fp8"),
+            ("cache_ttl_seconds", "0"),
         ],
     )
     def test_a_wrong_policy_is_told_at_its_field(
@@ -315,10 +322,26 @@ class TestSaving:
         found = ModelVersion.objects.get()
         assert (found.pinned, found.priority, found.autoload) == (True, 80, True)
         assert (found.keep_alive_seconds, found.memory_limit_mb) == (600.0, 512)
+        assert (found.instances, found.max_queue, found.precision) == (1, 1024, "")
+        assert (found.cache_enabled, found.cache_ttl_seconds) == (None, None)
         entry = LogEntry.objects.get()
         assert entry.user == admin_user
         assert "priority = 80 (was 50)" in entry.get_change_message()
         assert "keep_alive_seconds = 600.0 (was empty)" in entry.get_change_message()
+
+    @pytest.mark.parametrize(("chosen", "kept"), [("true", True), ("false", False), ("unknown", None)])
+    def test_how_it_serves_is_saved(
+        self, admin_client: Client, version: ModelVersion, chosen: str, kept: bool | None
+    ) -> None:
+        serving = {"instances": "4", "max_queue": "16", "precision": "int8", "cache_ttl_seconds": "60"}
+        form = policy(**serving, cache_enabled=chosen)
+        assert admin_client.post(url("change", version.pk), form).status_code == 302
+        found = ModelVersion.objects.get()
+        assert (found.instances, found.max_queue, found.precision) == (4, 16, "int8")
+        assert (found.cache_enabled, found.cache_ttl_seconds) == (kept, 60.0)
+        page = admin_client.get(url("change", version.pk)).content.decode()
+        assert "As the policy says" in page
+        assert '<option value="int8" selected>8-bit integers</option>' in page
 
     @pytest.mark.django_db(transaction=True)
     def test_loaderd_hears_of_a_policy_at_once(self, client: Client, django_user_model: Any) -> None:

@@ -244,11 +244,14 @@ class TestSpec:
         assert (spec.timeout_seconds, spec.threads, spec.approved) == (30, 1, False)
         assert spec.files == (ArtifactFile("model.pkl", 1, 2, 3, "a" * 64),)
         assert (spec.canary, spec.memory_limit_bytes, spec.peak_bytes) == (None, None, None)
+        assert (spec.instances, spec.max_queue, spec.precision) == (1, 1024, "")
 
     def test_the_models_own_policy_comes_first(self, store: Store) -> None:
         spec = spec_of(self.version(load_timeout_seconds=5.0, threads=3, approved_digest="d" * 64, memory_limit_mb=300))
         assert (spec.timeout_seconds, spec.threads, spec.approved) == (5.0, 3, True)
         assert spec.memory_limit_bytes == 300 * 2**20
+        spec = spec_of(self.version(instances=4, max_queue=16, precision="bf16"))
+        assert (spec.instances, spec.max_queue, spec.precision) == (4, 16, "bf16")
 
     def test_the_policy_in_force_comes_before_the_environment(self, store: Store) -> None:
         change({"MODEL_TIMEOUT_SECONDS": 77.0}, user=None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import warnings
 from abc import abstractmethod
@@ -20,8 +21,9 @@ from sklearn.svm import SVC, NuSVC
 from loaderd.errors import InvalidInput, LoadFailed
 from loaderd.frameworks.base import Artifact, LoadedModel, Signature, TensorSpec
 from loaderd.frameworks.inputs import DATATYPES, checked, sample
-from loaderd.frameworks.labels import classified, classifier_outputs, declared_labels, several_labels
+from loaderd.frameworks.labels import classified, classifier_outputs, declared_labels, names_of, several_labels
 from loaderd.frameworks.sklearn.features import input_of
+from loaderd.frameworks.sklearn.plans import Declined, Plan, plan_for
 
 if TYPE_CHECKING:
     from loaderd.frameworks.base import Batch
@@ -56,7 +58,12 @@ def model_for(estimator: Any, artifact: Artifact) -> EstimatorModel:
 
 
 class EstimatorModel(LoadedModel):
-    """What all have in common: the input. Subclasses add the outputs."""
+    """What all have in common: the input. Subclasses add the outputs.
+
+    method: of the estimator, that `_computed` asks for the answer. plan: answers in its place where it can.
+    """
+
+    method = "predict"
 
     def __init__(self, estimator: Any, artifact: Artifact) -> None:
         self._estimator = estimator
@@ -64,6 +71,8 @@ class EstimatorModel(LoadedModel):
         self._columns = _columns(estimator)
         self._limit_threads(artifact.threads)
         self.signature = Signature(inputs=(input_of(estimator, artifact),), outputs=())
+        self._name = self.signature.inputs[0].name
+        self.plan = self._planned()
         outputs, labels = self._outputs(artifact)
         self.signature = Signature(self.signature.inputs, outputs, labels)
 
@@ -73,16 +82,14 @@ class EstimatorModel(LoadedModel):
 
     @abstractmethod
     def _answer(self, items: Any) -> dict[str, np.ndarray]:
-        """The outputs for what `_items` made of the input."""
+        """The outputs for a list of texts, or for rows."""
 
     def predict(self, inputs: Batch) -> dict[str, np.ndarray]:
-        spec = self.signature.inputs[0]
-        values = checked(inputs, self.signature)[spec.name]
+        values = checked(inputs, self.signature)[self._name]
         try:
-            with self._without_name_warnings():
-                return self._answer(self._items(values))
+            return self._answer(values.tolist() if values.ndim == 1 else values)
         except ValueError as error:
-            if values.ndim == 2 and spec.datatype == "BYTES":
+            if values.ndim == 2 and self.signature.inputs[0].datatype == "BYTES":
                 raise InvalidInput(f"The model does not take these values: {error}") from error
             if values.dtype.kind == "f" and not np.isfinite(values).all():
                 row = int(np.flatnonzero(~np.isfinite(values).all(axis=1))[0])
@@ -92,14 +99,37 @@ class EstimatorModel(LoadedModel):
     def sample_input(self) -> dict[str, np.ndarray]:
         return sample(self.signature, self._metadata)
 
-    def _items(self, values: np.ndarray) -> Any:
-        if values.ndim == 1:
-            return list(values)
-        if self._columns is not None:
+    def _sample_items(self) -> Any:
+        values = self.sample_input()[self._name]
+        return values.tolist() if values.ndim == 1 else values
+
+    def _planned(self) -> Plan | None:
+        spec = self.signature.inputs[0]
+        if spec.datatype == "BYTES" and len(spec.shape) > 1:
+            return None
+        try:
+            sample_items = self._sample_items()
+        except LoadFailed:  # the sample does not fit: the plan's own trial is left
+            return None
+        return plan_for(self._estimator, self.method, functools.partial(self._asked_itself, self.method), sample_items)
+
+    def _computed(self, items: Any) -> Any:
+        """What the estimator's `method` answers."""
+        if self.plan is not None:
+            with contextlib.suppress(Declined):
+                return self.plan(items)
+        return self._asked_itself(self.method, items)
+
+    def _asked_itself(self, method: str, items: Any) -> Any:
+        if self._columns is not None and not isinstance(items, list):
             import pandas
 
-            return pandas.DataFrame(values, columns=self._columns)
-        return values
+            items = pandas.DataFrame(items, columns=self._columns)
+        with self._without_name_warnings():
+            return getattr(self._estimator, method)(items)
+
+    def _class_numbers(self, predicted: Any) -> np.ndarray:
+        return np.searchsorted(self._estimator.classes_, predicted)
 
     def _without_name_warnings(self) -> contextlib.AbstractContextManager[None]:
         named = self._columns is None and hasattr(self._estimator, "feature_names_in_")
@@ -116,6 +146,8 @@ class EstimatorModel(LoadedModel):
 
 
 class ProbabilisticClassifier(EstimatorModel):
+    method = "predict_proba"
+
     def _outputs(self, artifact: Artifact) -> tuple[tuple[TensorSpec, ...], tuple[str, ...] | None]:
         final = _final(self._estimator)
         self._several = _is_multilabel(final)
@@ -124,30 +156,32 @@ class ProbabilisticClassifier(EstimatorModel):
         return classifier_outputs(self._labels, self._several), self._labels
 
     def _answer(self, items: Any) -> dict[str, np.ndarray]:
-        chosen = np.searchsorted(self._estimator.classes_, self._estimator.predict(items)) if self._asked else None
-        return classified(self._estimator.predict_proba(items), self._labels, self._several, chosen)
+        chosen = self._class_numbers(self._asked_itself("predict", items)) if self._asked else None
+        return classified(self._computed(items), self._labels, self._several, chosen)
 
 
 class ScoringClassifier(EstimatorModel):
     """Has a decision function and no probabilities; "scores" are in the units of that function."""
+
+    method = "decision_function"
 
     def _outputs(self, artifact: Artifact) -> tuple[tuple[TensorSpec, ...], tuple[str, ...] | None]:
         self._labels = _labels(self._estimator, artifact)
         final = _final(self._estimator)
         self._several = _is_multilabel(final)
         self._asked = isinstance(final, DECIDES_ITSELF)
-        scores = self._answer(self._items(sample(self.signature, artifact.metadata)[self.signature.inputs[0].name]))
+        scores = self._answer(self._sample_items())
         shape = (-1, *scores["scores"].shape[1:])
         outputs = (TensorSpec("label", "BYTES", (-1,)), TensorSpec("scores", "FP64", shape))
         return (*outputs, TensorSpec("labels", "BYTES", (-1,))) if self._several else outputs, self._labels
 
     def _answer(self, items: Any) -> dict[str, np.ndarray]:
-        scores = np.asarray(self._estimator.decision_function(items), dtype=np.float64)
+        scores = np.asarray(self._computed(items), dtype=np.float64)
         if self._asked:
-            chosen = np.searchsorted(self._estimator.classes_, self._estimator.predict(items))
+            chosen = self._class_numbers(self._asked_itself("predict", items))
         else:
             chosen = scores.argmax(axis=1) if scores.ndim == 2 else (scores > 0).astype(int)
-        outputs = {"label": np.array(self._labels, dtype=object)[chosen], "scores": scores}
+        outputs = {"label": names_of(self._labels)[chosen], "scores": scores}
         return outputs | {"labels": several_labels(scores > 0, self._labels)} if self._several else outputs
 
 
@@ -159,8 +193,8 @@ class LabellingClassifier(EstimatorModel):
         return (TensorSpec("label", "BYTES", (-1,)),), self._labels
 
     def _answer(self, items: Any) -> dict[str, np.ndarray]:
-        chosen = np.searchsorted(self._estimator.classes_, self._estimator.predict(items))
-        return {"label": np.array(self._labels, dtype=object)[chosen]}
+        chosen = self._class_numbers(self._computed(items))
+        return {"label": names_of(self._labels)[chosen]}
 
 
 class MultiOutputClassifier(EstimatorModel):
@@ -170,20 +204,20 @@ class MultiOutputClassifier(EstimatorModel):
         return (TensorSpec("label", "BYTES", (-1, len(self._estimator.classes_))),), None
 
     def _answer(self, items: Any) -> dict[str, np.ndarray]:
-        return {"label": np.asarray(self._estimator.predict(items)).astype(str).astype(object)}
+        return {"label": np.asarray(self._computed(items)).astype(str).astype(object)}
 
 
 class Predictor(EstimatorModel):
     """Regressors (FP64), and whatever else predicts: clusters and outliers with the type that they answer."""
 
     def _outputs(self, artifact: Artifact) -> tuple[tuple[TensorSpec, ...], tuple[str, ...] | None]:
-        found = self._answer(self._items(sample(self.signature, artifact.metadata)[self.signature.inputs[0].name]))
+        found = self._answer(self._sample_items())
         prediction = found["prediction"]
         shape = (-1, *prediction.shape[1:])
         return (TensorSpec("prediction", DATATYPES[str(prediction.dtype)], shape),), None
 
     def _answer(self, items: Any) -> dict[str, np.ndarray]:
-        prediction = np.asarray(self._estimator.predict(items))
+        prediction = np.asarray(self._computed(items))
         if prediction.dtype.kind == "f":
             prediction = prediction.astype(np.float64, copy=False)
         elif prediction.dtype.kind in "OUS":

@@ -134,7 +134,16 @@ class ModelDetailSerializer(SpecifiedDetail, ManagedFields):
     signature = serializers.JSONField(allow_null=True)
     load_timeout_seconds = serializers.FloatField(allow_null=True)
     threads = serializers.IntegerField(allow_null=True)
+    instances = serializers.IntegerField(help_text="Processes that answer for it.")
     max_batch_size = serializers.IntegerField()
+    max_queue = serializers.IntegerField(help_text="Predictions that wait at each of its processes.")
+    precision = serializers.CharField(help_text="What it computes in; empty: as stored.")
+    cache_enabled = serializers.BooleanField(
+        allow_null=True, help_text="Its answers are kept and given again; null: as CACHE_ENABLED says."
+    )
+    cache_ttl_seconds = serializers.FloatField(
+        allow_null=True, help_text="Seconds for which an answer is kept; null: CACHE_TTL_SECONDS."
+    )
     rolled_back_reason = serializers.CharField()
     links = serializers.SerializerMethodField()
 

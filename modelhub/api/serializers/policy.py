@@ -35,6 +35,8 @@ def _field_of(name: str) -> serializers.Field:
     }
     if column.choices:
         return NamedChoiceField(choices=column.choices, **options)
+    if column.get_internal_type() == "BooleanField":
+        return serializers.BooleanField(**options)
     is_whole = column.get_internal_type() == "PositiveIntegerField"
     return serializers.IntegerField(**options) if is_whole else serializers.FloatField(**options)
 

@@ -94,7 +94,8 @@ class ModelViewSet(ControlActions, PredictActions, ApprovalActions, CanaryAction
         responses={200: ModelDetailSerializer, **errors(400, 403, 404)},
     )
     def partial_update(self, request: Request, model_id: str) -> Response:
-        """pinned, priority, autoload and keep_alive_seconds count within a second, the rest from the next load on."""
+        """pinned, priority, autoload, keep_alive_seconds, cache_enabled and cache_ttl_seconds count within a second,
+        the rest from the next load on."""
         version = self.get_object()
         serializer = ModelPolicySerializer(version, data=request.data, partial=True)
         serializer.is_valid(raise_exception=True)

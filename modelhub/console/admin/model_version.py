@@ -32,10 +32,12 @@ from modelhub.console.model_page.views import first_view
 from modelhub.console.registering.access import may_register
 from modelhub.lifecycle.models import LineageChange
 from modelhub.lifecycle.observed import loader_view
-from modelhub.registry.models import Alias, DiscoveryRun, ModelVersion, large_columns
+from modelhub.registry.models import MAX_INSTANCES, MAX_QUEUE, Alias, DiscoveryRun, ModelVersion, large_columns
 
-_AT_ONCE = ["pinned", "priority", "autoload", "keep_alive_seconds"]
-_AT_NEXT_LOAD = ["load_timeout_seconds", "threads", "max_batch_size", "memory_limit_mb"]
+_AT_ONCE = ["pinned", "priority", "autoload", "keep_alive_seconds", "cache_enabled", "cache_ttl_seconds"]
+_AT_NEXT_LOAD = [
+    *("instances", "threads", "max_batch_size", "max_queue", "precision", "memory_limit_mb", "load_timeout_seconds"),
+]
 TABS = (
     ("overview", "Overview"),
     ("versions", "Versions"),
@@ -53,6 +55,10 @@ _LABELS = {
     "keep_alive_seconds": "Keep-alive, seconds",
     "load_timeout_seconds": "Load timeout, seconds",
     "memory_limit_mb": "Memory limit, MiB",
+    "cache_enabled": "Response cache",
+    "cache_ttl_seconds": "Answers are kept for, seconds",
+    "instances": "Instances (processes)",
+    "max_queue": "Queue, predictions",
 }
 # What the database would refuse too, said at its field: (lowest, highest), and whether the lowest itself is allowed.
 _BOUNDS: dict[str, tuple[float, float | None, bool]] = {
@@ -62,6 +68,9 @@ _BOUNDS: dict[str, tuple[float, float | None, bool]] = {
     "threads": (1, None, True),
     "max_batch_size": (1, None, True),
     "memory_limit_mb": (1, None, True),
+    "instances": (1, MAX_INSTANCES, True),
+    "max_queue": (1, MAX_QUEUE, True),
+    "cache_ttl_seconds": (0, None, False),
 }
 
 
@@ -98,6 +107,9 @@ class PolicyForm(ModelForm):
         for name, label in _LABELS.items():
             if name in self.fields:  # who may only look has no field
                 self.fields[name].label = label
+        if "cache_enabled" in self.fields:
+            widget = self.fields["cache_enabled"].widget
+            widget.choices = [("unknown", "As the policy says"), ("true", "Yes"), ("false", "No")]
 
     def clean(self) -> dict[str, Any] | None:
         cleaned = super().clean()

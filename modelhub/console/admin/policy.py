@@ -9,7 +9,7 @@ from typing import Any
 
 from django.contrib import admin, messages
 from django.db.models import Field
-from django.forms import BoundField, ModelForm, NumberInput, Select
+from django.forms import BoundField, ModelForm, NullBooleanSelect, NumberInput, Select
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.utils.html import format_html
@@ -49,6 +49,11 @@ SECTIONS: dict[str, dict[str, str]] = {
         "HEALTH_CHECK_INTERVAL": "seconds",
         "HANG_SECONDS": "seconds",
         "SLOW_SECONDS": "seconds",
+    },
+    "Response cache": {
+        "CACHE_ENABLED": "",
+        "CACHE_TTL_SECONDS": "seconds",
+        "CACHE_MAX_MB": "MiB",
     },
     "Alerts": {
         "ALERT_LOAD_TIME_SECONDS": "seconds",
@@ -115,7 +120,11 @@ class PolicyAdmin(ModelAdmin):
             if name not in UNITS:
                 return self.formfield_for_dbfield(column, request=request, **options)
             widget: Any = Select({"class": "mh-input"})
-            if not column.choices:
+            is_switch = column.get_internal_type() == "BooleanField"
+            if is_switch:
+                widget = NullBooleanSelect({"class": "mh-input"})
+                widget.choices = [("unknown", "not set"), ("true", "yes"), ("false", "no")]
+            elif not column.choices:
                 whole = column.get_internal_type() == "PositiveIntegerField"
                 attributes = {"step": "1" if whole else "any", "inputmode": "numeric" if whole else "decimal"}
                 widget = NumberInput({"class": "mh-input", "placeholder": "not set", **attributes})
@@ -217,4 +226,6 @@ def _shown_or_environment(value: Any) -> str:
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return f"{value:g}" if isinstance(value, float) else str(value)

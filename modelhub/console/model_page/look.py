@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from loaderd.rules import LIVE
+from loaderd.rules import LIVE, ModelPolicy, Rules
 from loaderd.states import ModelState
 from modelhub.console.model_page.failure import Failure, failure_of
 from modelhub.console.model_page.keyed import SharedByKey
@@ -39,6 +39,7 @@ class Remark:
 class Look:
     """A model's state and what goes with it. ends_at: when its keep-alive will unload it.
 
+    cache_seconds: for how long its answers are kept; 0.0: they are not.
     live: the version that answers for its lineage; None before the first load. minute, recent: summaries of the last
     minute and of the last five.
     """
@@ -62,6 +63,7 @@ class Look:
     failure: Failure | None
     remarks: Sequence[Remark]
     ends_at: datetime | None
+    cache_seconds: float
 
     @property
     def is_live(self) -> bool:
@@ -100,6 +102,7 @@ def make(pk: int) -> Look:
         failure=failure_of(version, operations.filter(kind__in=_STARTING).first()),
         remarks=remarks(version),
         ends_at=_ends_at(version) if is_loaded else None,
+        cache_seconds=_cache_seconds(version, loader),
     )
 
 
@@ -148,6 +151,14 @@ def _live(version: ModelVersion) -> ModelVersion | None:
     alias = Alias.objects.filter(lineage=version.lineage_id, name=LIVE).select_related("version")
     found = alias.only("version__model_id", "version__version", "version__status").first()
     return None if found is None else found.version
+
+
+def _cache_seconds(version: ModelVersion, loader: LoaderView) -> float:
+    """By its policy, and where that says nothing by what loaderd told last."""
+    limits = loader.facts.get("limits") or {}
+    said = {name: limits[name] for name in ("cache_enabled", "cache_ttl_seconds") if name in limits}
+    policy = ModelPolicy(cache_enabled=version.cache_enabled, cache_ttl_seconds=version.cache_ttl_seconds)
+    return Rules(**said, models={version.model_id: policy}).cache_seconds_of(version.model_id)
 
 
 def _ends_at(version: ModelVersion) -> datetime | None:

@@ -42,7 +42,7 @@ def row(model: ModelProcess, signature: dict[str, Any], **changes: Any) -> dict[
         "framework": spec.framework,
         "state": "loaded",
         "reason": "",
-        "socket": str(model.data_socket),
+        "sockets": [str(model.data_socket)],
         "signature": signature,
         **changes,
     }

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
-
 import pytest
 
 from loaderd.errors import Overloaded
@@ -15,16 +13,23 @@ LARGE = bytes(SMALL_BODY_BYTES + 1)
 PATIENT_SECONDS = 20.0
 
 
-def body(content: bytes, budget: Budget, seconds: float, *, more: bool = False) -> Body:
-    """A body whose first piece is there; more: a second one never comes."""
-    pieces = [{"type": "http.request", "body": content, "more_body": more}]
+class Pieces:
+    """A body's first piece, which is there; more: a second one never comes."""
 
-    async def receive() -> dict[str, Any]:
-        if not pieces:
+    def __init__(self, first: bytes, more: bool) -> None:
+        self._pieces = [first]
+        self._more = more
+
+    async def piece(self) -> bytes | None:
+        if self._pieces:
+            return self._pieces.pop()
+        if self._more:
             await asyncio.Event().wait()
-        return pieces.pop()
+        return None
 
-    return Body(receive, budget, Deadline.after(seconds))
+
+def body(content: bytes, budget: Budget, seconds: float, *, more: bool = False) -> Body:
+    return Body(Pieces(content, more), budget, Deadline.after(seconds))
 
 
 def test_a_body_that_stalls_is_given_up() -> None:

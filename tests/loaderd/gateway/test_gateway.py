@@ -88,7 +88,7 @@ class TestFailing:
         self, fresh: Served, gate: Path, pool: ThreadPoolExecutor
     ) -> None:
         model = fresh.models["echo-v1"]
-        socket_path = fresh.table["echo-v1"]["socket"]
+        socket_path = fresh.table["echo-v1"]["sockets"][0]
         held = pool.submit(infer, fresh, f"gate:{gate}")
         model.wait_for(in_flight=1)
         os.kill(model.process.pid, signal.SIGKILL)
@@ -119,7 +119,7 @@ class TestFailing:
         model.wait_for(in_flight=1)
         queued = pool.submit(infer, fresh, "queued")
         model.wait_for(in_flight=2)
-        fresh.change("echo-v1", state="unloading", socket=None)
+        fresh.change("echo-v1", state="unloading", sockets=[])
         assert infer(fresh, "too late").status_code == 409
         protocol.send(model.channel, {"command": "drain"})
         gate.write_bytes(b"open")

@@ -43,7 +43,7 @@ class TestWithTheRealClient:
         assert triton.is_model_ready("echo-v1", headers=HEADERS)
         assert triton.is_model_ready("echo", "1", headers=HEADERS)
         assert not triton.is_model_ready("echo", "2", headers=HEADERS)
-        served.change("echo-v1", state="loading", socket=None)
+        served.change("echo-v1", state="loading", sockets=[])
         assert not triton.is_model_ready("echo-v1", headers=HEADERS)
         assert triton.is_server_ready()
 
@@ -181,7 +181,7 @@ class TestByHand:
         assert response.json()["error"]
 
     def test_a_model_that_is_not_loaded_says_what_to_do(self, served: Served) -> None:
-        served.change("echo-v1", state="unloaded", socket=None, signature=None)
+        served.change("echo-v1", state="unloaded", sockets=[], signature=None)
         ready = served.http.get("/v2/models/echo-v1/ready")
         assert (ready.status_code, ready.json()["error"]) == (503, "echo-v1 is unloaded.")
         for answer in (

@@ -12,7 +12,14 @@ from loaderd.gateway.routes import Routes
 
 def line(lineage: str, version: str, state: str = "loaded", **more: Any) -> dict[str, Any]:
     socket = "/s" if state == "loaded" else None
-    return {"lineage": lineage, "version": version, "state": state, "socket": socket, "signature": None, **more}
+    return {
+        "lineage": lineage,
+        "version": version,
+        "state": state,
+        "sockets": [socket] if socket else [],
+        "signature": None,
+        **more,
+    }
 
 
 def traffic(live: str | None = None, percent: float = 0.0, shadow: bool = False, **aliases: str) -> dict[str, Any]:

@@ -92,7 +92,7 @@ class TestSplit:
         assert seen(split, requests=1)["candidate_requests"] == 1
 
     def test_a_candidate_that_is_not_ready_leaves_everything_to_live(self, split: Served) -> None:
-        split.change("drifting-v1", state="unloading", socket=None)
+        split.change("drifting-v1", state="unloading", sockets=[])
         share(split, 100.0)
         assert answered_by_live(infer(split))
         assert split.door.seen.empty()
@@ -248,7 +248,7 @@ class TestMetrics:
 
 def test_what_a_client_did_wrong_is_no_error_of_a_version() -> None:
     ledger = Ledger()
-    live, candidate = (Route(f"spam-v{number}", "spam", str(number), "loaded", socket="/s") for number in (1, 2))
+    live, candidate = (Route(f"spam-v{number}", "spam", str(number), "loaded", sockets=("/s",)) for number in (1, 2))
     tally = ledger.of(Split("spam", live, candidate, 5.0, False))
     for status in (200, 400, 429, 500, 504):
         tally.live.add(0.01, status)

@@ -29,7 +29,7 @@ from tests.loaderd.gateway.door import LATER, SECONDS, TOKEN, row
 from tests.loaderd.worker.process import ModelProcess, spec
 
 TEXT = {"inputs": [{"name": "text", "datatype": "BYTES", "shape": [1], "data": ["a"]}]}
-GONE: dict[str, Any] = {"socket": None, "signature": None}
+GONE: dict[str, Any] = {"sockets": [], "signature": None}
 RESTARTING = {**GONE, "state": "error", "reason": "was ended by SIGKILL", "recovering": True}
 ON_DEMAND = {**GONE, "state": "unloaded", "autoload": True}
 
@@ -216,7 +216,7 @@ def test_a_bounded_number_waits_and_its_places_come_free() -> None:
         await asyncio.sleep(0)
         crowd[0] = asyncio.create_task(waits.until_ready("spam", None, "ada", 0))
         await asyncio.sleep(0)
-        told.push(state="loaded", socket="/s", recovering=False)
+        told.push(state="loaded", sockets=["/s"], recovering=False)
         targets = await asyncio.gather(*crowd)
         assert {target.route.model_id for target in targets} == {"spam-v1"}
 

@@ -100,7 +100,7 @@ def test_text_in_a_column_counts_as_a_list_of_text() -> None:
         (request(outputs=["y"]), 'Each entry of "outputs" must be an object, not a string.'),
         (
             request(outputs=[{"name": "y", "parameters": {"classification": 2}}]),
-            'Output "y" asks for "classification", which is not offered',
+            'Output "y" asks for "classification", which needs a number for each label; this model has none.',
         ),
         (request(parameters=[]), 'The request needs "parameters" as an object; it is an array.'),
         (request(id=7), 'The request needs "id" as a string; it is a whole number.'),

@@ -64,7 +64,7 @@ class House:
             child.exited.set_result(None)
 
     def push_routes(self) -> None:
-        self.routes.append(self.model.route()["socket"])
+        self.routes.append(next(iter(self.model.route()["sockets"]), None))
 
     async def memory_of(self, pid: int) -> None:
         return None

@@ -143,6 +143,29 @@ class Pair(LoadedModel):
         return {"a": np.array([1.5]), "b": np.array([[1, 2]])}
 
 
+class Mirror(LoadedModel):
+    """Gives back an input of each datatype."""
+
+    DATATYPES = (
+        "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "BF16", "FP32", "FP64",
+        "BYTES",
+    )  # fmt: skip
+    signature = Signature(
+        tuple(TensorSpec(datatype.lower(), datatype, (-1, -1)) for datatype in DATATYPES),
+        tuple(TensorSpec(f"{datatype.lower()}_again", datatype, (-1, -1)) for datatype in DATATYPES),
+    )
+
+    def predict(self, inputs: Batch) -> dict[str, np.ndarray]:
+        return {f"{name}_again": array for name, array in inputs.items()}
+
+    def sample_input(self) -> dict[str, np.ndarray]:
+        numbers = np.array([[0, 1]])
+        kinds = {"BYTES": object, "BOOL": bool, "FP16": "f2", "BF16": "f4", "FP32": "f4", "FP64": "f8"}
+        of_type = {name: kinds.get(name, name.lower()) for name in self.DATATYPES}
+        samples = {name.lower(): numbers.astype(kind) for name, kind in of_type.items() if kind is not object}
+        return {**samples, "bytes": np.array([["a", "b"]], dtype=object)}
+
+
 class Careless(Double):
     """Answers with one row, however many it is asked for."""
 
@@ -183,6 +206,7 @@ MODELS = {
     "classifier": Classifier,
     "entities": Entities,
     "pair": Pair,
+    "mirror": Mirror,
     "careless": Careless,
     "drifting": Drifting,
 }

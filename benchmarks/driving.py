@@ -1,0 +1,113 @@
+"""One run of wrk against a server: what it achieved, and who used the processor meanwhile."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import resource
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks import places, processes
+
+WRK_MISSING = "wrk is not installed: it makes the load (Debian: apt-get install wrk)."
+TIMEOUT_SECONDS = 30
+CORES = os.cpu_count() or 1
+
+
+class DrivingFailed(Exception):
+    """wrk is missing, ended with an error, or printed no figures."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request: path, and body as JSON on one line."""
+
+    path: str
+    body: str
+
+    @classmethod
+    def of(cls, path: str, body: Any) -> Call:
+        return cls(path, json.dumps(body, separators=(",", ":")))
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What wrk saw. errors: connections, reads, writes, timeouts and answers that were not 2xx or 3xx, together.
+
+    server_cores, client_cores: processor seconds per second; foreign_share: the part of the machine's processor time
+    that neither used, so a run that something else disturbed shows.
+    """
+
+    requests_per_second: float
+    requests: int
+    mean_ms: float
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+    max_ms: float
+    errors: int
+    server_cores: float
+    client_cores: float
+    foreign_share: float
+
+
+def require_wrk() -> str:
+    """Its path. Raises DrivingFailed with what to install."""
+    found = shutil.which("wrk")
+    if found is None:
+        raise DrivingFailed(WRK_MISSING)
+    return found
+
+
+def drive(
+    address: str,
+    calls: Sequence[Call],
+    connections: int,
+    seconds: float,
+    *,
+    headers: Mapping[str, str] | None = None,
+    server: Callable[[], Sequence[int]],
+) -> Run:
+    """Asks for `calls` in turn over `connections` keep-alive connections, each waiting for its answer (a closed loop).
+
+    server: the pids of the server, looked up before and after. Raises DrivingFailed.
+    """
+    with tempfile.NamedTemporaryFile("w", prefix="bench-", suffix=".tsv") as requests:
+        requests.writelines(f"{call.path}\t{call.body}\n" for call in calls)
+        requests.flush()
+        lines = "\n".join(f"{name}: {value}" for name, value in (headers or {}).items())
+        began, busy, own = time.perf_counter(), processes.machine_busy_seconds(), processes.cpu_seconds(server())
+        client = resource.getrusage(resource.RUSAGE_CHILDREN)
+        done = subprocess.run(
+            [require_wrk(), "-t1", f"-c{connections}", f"-d{seconds:g}s", "--timeout", f"{TIMEOUT_SECONDS}s",
+             "-s", str(places.ROOM / "wrk.lua"), f"http://{address}/"],
+            env={**os.environ, "REQUESTS": requests.name, "HEADERS": lines}, capture_output=True, text=True,
+        )  # fmt: skip
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        wall = time.perf_counter() - began
+        own = max(0.0, processes.cpu_seconds(server()) - own)
+        busy = processes.machine_busy_seconds() - busy
+    used = after.ru_utime + after.ru_stime - client.ru_utime - client.ru_stime
+    return parse(done.stdout, done.stderr, own / wall, used / wall, max(0.0, busy - own - used) / wall / CORES)
+
+
+def parse(output: str, error: str, server_cores: float, client_cores: float, foreign_share: float) -> Run:
+    """The figures in the output of wrk with wrk.lua. Raises DrivingFailed when there are none."""
+    found = re.search(r"^RESULT (\{.*\})$", output, re.MULTILINE)
+    if found is None:
+        raise DrivingFailed(f"wrk printed no figures: {(output + error)[-400:]}")
+    figures = json.loads(found.group(1))
+    figures["errors"] = sum(figures["errors"].values())
+    return Run(
+        **figures,
+        server_cores=round(server_cores, 3),
+        client_cores=round(client_cores, 3),
+        foreign_share=round(foreign_share, 4),
+    )

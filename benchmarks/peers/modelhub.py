@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import tempfile
+import uuid
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from benchmarks import places, processes
+from benchmarks.models import MODELS, BenchModel, Item
+from benchmarks.peers.base import OpenInferencePeer
+from tests.stack import Stack
+
+
+class Modelhub(OpenInferencePeer):
+    """Ours, as a user starts it: `manage.py up` with an empty state folder, a token, the models approved and loaded.
+
+    Its defaults, at every concurrency. Authentication stays on; Postgres, web server and queue run beside it.
+    """
+
+    kind = "modelhub"
+    title = "Modelhub"
+    environment = None
+    packages = ()
+    settings = {"": "defaults of `manage.py up`, token checked on every request"}
+
+    def __init__(self, variant: str = "", **settings: str) -> None:
+        super().__init__(variant)
+        self._settings = settings
+        self._stack: Stack | None = None
+
+    @property
+    def stack(self) -> Stack:
+        assert self._stack is not None, "start it first"
+        return self._stack
+
+    @property
+    def address(self) -> str:
+        return self.stack.inference
+
+    def command(self, names: list[str]) -> list[str]:
+        raise NotImplementedError("Stack starts it")
+
+    def start(self, names: list[str]) -> None:
+        self.mark = uuid.uuid4().hex
+        self.folder = Path(tempfile.mkdtemp(prefix="bench-mh"))
+        self.folder.chmod(0o755)
+        store = self.folder / "store"
+        for name in names:
+            model_id = MODELS[name].model_id
+            shutil.copytree(places.store_dir() / "other" / model_id, store / "other" / model_id)
+        self._stack = Stack(self.folder / "var", store, **{processes.MARK: self.mark}, **self._settings)
+        self._stack.start()
+        self._stack.wait_for_zygotes()
+        for name in names:
+            self.load(MODELS[name].model_id)
+        self.__dict__.pop("_inputs", None)
+
+    def load(self, model_id: str) -> None:
+        """Approves the files where their format can run code, and loads them."""
+        with self.stack.api() as api:
+            if MODELS[model_id.partition("-v")[0]].files.endswith(".joblib"):
+                self.stack.manage("approve", model_id, "--user", "ada")
+            loaded = api.post(f"/api/models/{model_id}/load")
+            assert loaded.status_code == 200, loaded.text
+
+    def end(self) -> None:
+        if self._stack is not None:
+            self._stack.end()
+            self._stack = None
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def pids(self) -> list[int]:
+        """The installation's processes, Postgres included, and all that descend from them."""
+        family = self.stack.family()
+        found = {process.pid for process in family}
+        for process in family:
+            try:
+                found.update(child.pid for child in process.children(recursive=True))
+            except psutil.NoSuchProcess:
+                continue
+        return sorted(found)
+
+    def headers(self) -> dict[str, str]:
+        return dict(self.stack.headers)
+
+    def body(self, model: BenchModel, items: list[Item]) -> Any:
+        shape = [len(items), *model.shape]
+        data = items if model.is_text else [number for item in items for number in item]
+        assert model.is_text or len(data) == math.prod(shape)
+        return {"inputs": [{"name": self._inputs[model.name], "datatype": model.datatype, "shape": shape, "data": data}]}
+
+    def prediction(self, answer: Any) -> Any:
+        (label,) = [output for output in answer["outputs"] if output["name"] == "label"]
+        return label["data"][0]
+
+    def log_tail(self) -> str:
+        return "".join(self.stack.output[-40:]) if self._stack is not None else ""
+
+    @cached_property
+    def _inputs(self) -> dict[str, str]:
+        """Name of each loaded model's input, as its metadata says."""
+        names = {}
+        for name in MODELS:
+            status, answer = self.request("GET", f"/v2/models/{name}")
+            if status == 200:
+                names[name] = json.loads(answer)["inputs"][0]["name"]
+        return names

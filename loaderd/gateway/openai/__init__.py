@@ -1,0 +1,1 @@
+"""The paths and bodies of the OpenAI API, for clients that speak it: `/v1`."""
