@@ -50,6 +50,10 @@ browser: install ## installs Chromium for the browser tests where there is none 
 screenshots: install browser ## takes pictures of every page of the console into docs/screenshots
 	@$(BIN)/python -m tests.browser.screenshots $(ARGS)
 
+.PHONY: proto
+proto: install ## compiles the gRPC door's inference.proto
+	@cd loaderd/gateway/grpc && $(abspath $(BIN))/python -m grpc_tools.protoc -I. --descriptor_set_out=inference.binpb inference.proto
+
 .PHONY: lint
 lint: install ## style, types, who imports whom, migrations
 	@$(BIN)/ruff check .

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,27 +73,26 @@ def drive(
     seconds: float,
     *,
     headers: Mapping[str, str] | None = None,
-    server: Callable[[], Sequence[int]],
+    server: Sequence[int],
 ) -> Run:
     """Asks for `calls` in turn over `connections` keep-alive connections, each waiting for its answer (a closed loop).
 
-    server: the pids of the server, looked up before and after. Raises DrivingFailed.
+    server: the pids of the server. Raises DrivingFailed.
     """
     with tempfile.NamedTemporaryFile("w", prefix="bench-", suffix=".tsv") as requests:
         requests.writelines(f"{call.path}\t{call.body}\n" for call in calls)
         requests.flush()
         lines = "\n".join(f"{name}: {value}" for name, value in (headers or {}).items())
-        began, busy, own = time.perf_counter(), processes.machine_busy_seconds(), processes.cpu_seconds(server())
         client = resource.getrusage(resource.RUSAGE_CHILDREN)
+        own, busy, began = processes.cpu_seconds(server), processes.machine_busy_seconds(), time.perf_counter()
         done = subprocess.run(
             [require_wrk(), "-t1", f"-c{connections}", f"-d{seconds:g}s", "--timeout", f"{TIMEOUT_SECONDS}s",
              "-s", str(places.ROOM / "wrk.lua"), f"http://{address}/"],
             env={**os.environ, "REQUESTS": requests.name, "HEADERS": lines}, capture_output=True, text=True,
         )  # fmt: skip
+        wall, busy = time.perf_counter() - began, processes.machine_busy_seconds() - busy
+        own = max(0.0, processes.cpu_seconds(server) - own)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        wall = time.perf_counter() - began
-        own = max(0.0, processes.cpu_seconds(server()) - own)
-        busy = processes.machine_busy_seconds() - busy
     used = after.ru_utime + after.ru_stime - client.ru_utime - client.ru_stime
     return parse(done.stdout, done.stderr, own / wall, used / wall, max(0.0, busy - own - used) / wall / CORES)
 

@@ -56,6 +56,10 @@ class LoaderClient:
             }
         )
 
+    def forget_answers(self, model_id: str | None = None) -> int:
+        """Has the gateway drop the kept answers of this model, or of all; returns how many they were."""
+        return int(self._call({"command": "forget_answers", "model_id": model_id})["forgotten"])
+
     def optimize(self, operation_id: str, user: str) -> dict[str, Any]:
         """Accepts the unloading of everything superfluous; idempotent by operation_id."""
         return self._call({"command": "optimize", "operation_id": operation_id, "user": user})

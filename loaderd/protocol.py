@@ -108,6 +108,23 @@ class Lost:
     error: str
 
 
+@dataclass(frozen=True, slots=True)
+class KeptAnswers:
+    """What the gateway's cache did for a model since its last report: increments. entries, bytes: what is kept now.
+
+    hits: requests that got a kept answer. shared: that got the answer of another one's computation. misses: that were
+    computed and could have been kept. at: unix time of the report.
+    """
+
+    model_id: str
+    at: float
+    hits: int
+    shared: int
+    misses: int
+    entries: int
+    bytes: int
+
+
 def encode(message: dict[str, Any]) -> bytes:
     body = json.dumps(message, separators=(",", ":")).encode()
     if len(body) > MAX_MESSAGE_BYTES:

@@ -105,7 +105,8 @@ class Usage:
 
     requests: answered predictions, errors included. items: inputs in them. errors: failed ones by the
     model or server (not bad input). latency_seconds: sum over requests, from arrival in the model
-    process to answer. last_at: unix time of the newest.
+    process to answer. last_at: unix time of the newest. cache_hits: predictions that the gateway answered without the
+    model, which are not among the requests; cache_misses: those that it asked the model for in vain of its cache.
     """
 
     model_id: str
@@ -115,6 +116,8 @@ class Usage:
     latency_seconds: float
     last_at: float
     last_error: str = ""
+    cache_hits: int = 0
+    cache_misses: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +180,7 @@ class Sample:
     """One interval of a model's life, or of the host's (model_id None): counted within it, or the highest seen.
 
     at: its end. histogram: latencies (loaderd.histogram). private_bytes, gpu_bytes, queued, in_flight: highest seen.
+    cache_hits, cache_misses: as of Usage.
     For the host: private_bytes is what all models hold, reserved_bytes what is promised to loads under way,
     budget_bytes the limit that holds, available_bytes what the machine has left.
     """
@@ -192,6 +196,8 @@ class Sample:
     histogram: Sequence[int] = ()
     queued: int = 0
     in_flight: int = 0
+    cache_hits: int = 0
+    cache_misses: int = 0
     private_bytes: int | None = None
     gpu_bytes: int | None = None
     reserved_bytes: int | None = None

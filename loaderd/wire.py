@@ -6,14 +6,18 @@ small ones behind it. Each side chooses the ids of the requests it makes. Standa
 
 Heads:
   INFER    JSON: {"name": as what the model answers, "header_bytes": length of the JSON part of the body or null,
-           "trace": true if the answer shall tell where its time went (left out: no)}
-  PREDICT  empty, or JSON: {"trace": true}
+           "trace": true if the answer shall tell where its time went (left out: no),
+           "usage": true if it shall tell how many tokens there were, "bulk": true if others go first}
+  PREDICT  empty, or JSON: {"trace", "bulk"} as above
+  GENERATE empty
   CANCEL   the reason: "gone" or "timeout"
   PING     empty; answered at once, with an empty ANSWER
   ANSWER   of an untraced request: empty, or the length of the JSON part of the body in decimal digits.
            Of a traced one, so beginning with "{": {"header_bytes": that length or null, "trace": {"queue_seconds":
            from arrival to the first model call, "compute_seconds": sum of the model calls that it was part of,
-           "items": in the request, "batch_items": in the largest of those calls}}
+           "items": in the request, "batch_items": in the largest of those calls}}; likewise with "usage": {"tokens":
+           in the request} where that was asked for
+  PART     empty
   ERROR    empty; of a traced request that the model got to, JSON: {"trace": as above}
 """
 
@@ -113,13 +117,18 @@ def _fragments(request_id: int, kind: Kind, head: bytes, chunks: tuple[Buffer, .
 
 
 class Connection(asyncio.Protocol):
-    """One end of the stream. Calls `on_message` for each whole message and `on_lost` once, at the end."""
+    """One end of the stream. Calls `on_message` for each whole message, `on_read` behind all that one read brought,
+    and `on_lost` once, at the end."""
 
     def __init__(
-        self, on_message: Callable[[Connection, Message], None], on_lost: Callable[[Connection], None]
+        self,
+        on_message: Callable[[Connection, Message], None],
+        on_lost: Callable[[Connection], None],
+        on_read: Callable[[], None] | None = None,
     ) -> None:
         self._on_message = on_message
         self._on_lost = on_lost
+        self._on_read = on_read
         self._transport: asyncio.Transport | None = None
         self._paused = False
         self._outgoing: deque[_Outgoing] = deque()
@@ -218,6 +227,11 @@ class Connection(asyncio.Protocol):
             self._flushed.set_result(None)
 
     def data_received(self, data: bytes) -> None:
+        self._take(data)
+        if self._on_read is not None:
+            self._on_read()
+
+    def _take(self, data: bytes) -> None:
         if self._rest:
             data = self._rest + data
             self._rest = b""

@@ -20,6 +20,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 PROJECT_DIR = Path(__file__).resolve().parent.parent
 
 Port = Annotated[int, Field(ge=1, le=65535)]
+PortOrNone = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Percent = Annotated[float, Field(gt=0, le=100)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -64,6 +65,10 @@ class Config(BaseSettings):
     API_MAX_BODY_MB: Count = Field(16, description="Longest request body that the API accepts, in MiB.")
     INFERENCE_HOST: str = Field("127.0.0.1", description="Address of the inference door.")
     INFERENCE_PORT: Port = Field(8001, description="Port of the inference door (Open Inference Protocol v2).")
+    GRPC_HOST: str = Field("", description="Address of the inference door's gRPC half. Empty: INFERENCE_HOST.")
+    GRPC_PORT: PortOrNone = Field(
+        8002, description="Port of the inference door's gRPC half (inference.GRPCInferenceService). 0: no gRPC."
+    )
     ALLOWED_HOSTS: str = Field(
         "localhost,127.0.0.1,[::1]", description="Host names, comma-separated, that the web server answers to."
     )
@@ -164,6 +169,14 @@ class Config(BaseSettings):
     )
     UPLOAD_KEPT_MINUTES: Count = Field(
         60, description="Minutes after which an upload is thrown away that nobody confirmed."
+    )
+
+    # Jobs: files that are predicted offline
+    JOB_MAX_MB: Count = Field(1024, description="Longest file that a job may be given, in MiB.")
+    JOB_MAX_OPEN: Count = Field(20, description="Jobs that one user may have queued or running.")
+    JOB_RETENTION_DAYS: Count = Field(7, description="Days for which a job that ended and its files are kept.")
+    JOB_WAIT_MINUTES: Count = Field(
+        60, description="Minutes that a job waits for its model to be loaded or to answer again; then it fails."
     )
 
     # First admin (the names are Django's)

@@ -46,6 +46,7 @@ INSTALLED_APPS = [
     "modelhub.policy",
     "modelhub.telemetry",
     "modelhub.lifecycle",
+    "modelhub.jobs",
     "modelhub.console",
     "modelhub.api",
     "modelhub",

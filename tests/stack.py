@@ -57,7 +57,7 @@ class Stack:
     def __init__(self, state_dir: Path, models_dir: Path, **settings: str) -> None:
         self.state_dir = state_dir
         self.models_dir = models_dir
-        self.web_port, self.inference_port = free_port(), free_port()
+        self.web_port, self.inference_port, self.grpc_port = free_port(), free_port(), free_port()
         self.config = Config(MODELHUB_STATE_DIR=state_dir, DATABASE_URL="")  # for what lies in the state folder
         self.output: list[str] = []
         self._changed = threading.Condition()
@@ -66,6 +66,7 @@ class Stack:
             "MODELS_DIR": str(models_dir),
             "WEB_PORT": str(self.web_port),
             "INFERENCE_PORT": str(self.inference_port),
+            "GRPC_PORT": str(self.grpc_port),
             "DJANGO_SUPERUSER_USERNAME": "ada",
             "DJANGO_SUPERUSER_PASSWORD": PASSWORD,
             "DJANGO_SUPERUSER_EMAIL": "ada@example.org",

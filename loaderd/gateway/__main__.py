@@ -14,6 +14,7 @@ import uvloop
 from loaderd.errors import LoaderdError
 from loaderd.gateway.access import Access
 from loaderd.gateway.app import Front, Gateway
+from loaderd.gateway.grpc import Door, start, start_when_free
 from loaderd.gateway.http.listener import Listener, tcp_listener
 from loaderd.gateway.links import Links
 from loaderd.gateway.oip import Internal, OpenInference
@@ -43,6 +44,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--channel-fd", type=int, required=True, help="socket to the supervisor")
     parser.add_argument("--host", required=True)
     parser.add_argument("--port", type=int, required=True, help="0: any free one")
+    parser.add_argument("--grpc-host", default="", help="left out: as --host")
+    parser.add_argument("--grpc-port", type=int, help="left out: no gRPC; 0: any free one")
     parser.add_argument("--unix-socket", required=True, help="path of the private door")
     parser.add_argument("--predict-timeout", type=float, required=True, help="seconds")
     parser.add_argument("--report-interval", type=float, default=2.0, help="seconds between reports of what was seen")
@@ -71,6 +74,7 @@ async def _serve(arguments: argparse.Namespace, channel: socket.socket) -> int:
     for listener in listeners:
         await listener.start()
     supervisor.send({"event": "listening", "port": port})
+    opening = asyncio.ensure_future(_open_grpc(arguments, gateway)) if arguments.grpc_port is not None else None
 
     terminated = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminated.set)
@@ -81,9 +85,26 @@ async def _serve(arguments: argparse.Namespace, channel: socket.socket) -> int:
     reporting.cancel()
     if supervisor_gone.done():
         return 0  # the models end with the supervisor: there is nothing to wait for
-    await asyncio.gather(*(listener.stop() for listener in listeners))
+    await asyncio.gather(*(listener.stop() for listener in listeners), _close_grpc(opening))
     gateway.report()
     return 0
+
+
+async def _open_grpc(arguments: argparse.Namespace, gateway: Gateway) -> Door:
+    host = arguments.grpc_host or arguments.host
+    door = await start_when_free(
+        lambda: start(host, arguments.grpc_port, gateway.predictor, gateway.access, budget=gateway.budget),
+        gateway.supervisor.send,
+    )
+    gateway.doors["grpc"] = door.counts
+    return door
+
+
+async def _close_grpc(opening: asyncio.Future[Door] | None) -> None:
+    if opening is None or opening.cancel():
+        return
+    if opening.exception() is None:
+        await opening.result().stop()
 
 
 if __name__ == "__main__":

@@ -177,6 +177,9 @@ class Gateway:
         seen = self.ledger.take()
         if seen is not None:
             self.supervisor.send(seen)
+        kept = self.supervisor.cache.take()
+        if kept:
+            self.supervisor.send({"event": "kept", "models": kept})
 
     async def metrics(self) -> Response:
         try:

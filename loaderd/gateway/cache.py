@@ -55,6 +55,12 @@ class Figures:
     entries: int = 0
     bytes: int = 0
 
+    def since(self, before: Figures) -> Figures:
+        """What was counted since then, and what is kept now."""
+        return Figures(
+            self.hits - before.hits, self.shared - before.shared, self.misses - before.misses, self.entries, self.bytes
+        )
+
 
 class Answer:
     """A kept answer without the request's id. id_at: where in the body that goes; -1: nowhere."""
@@ -129,6 +135,7 @@ class Cache:
         self._live: dict[str, Route] = {}  # the models whose answers are kept
         self._figures: dict[str, Figures] = {}
         self._told: dict[str, Figures] = {}
+        self._before: dict[str, Figures] = {}  # their present load
 
     @property
     def max_bytes(self) -> int:
@@ -173,17 +180,17 @@ class Cache:
         self._of(entry.model_id).hits += 1
         return entry.answer.message(key)
 
-    def put(self, key: Key, route: Route, message: wire.Message, now: float) -> None:
-        """Keeps an answer that was just computed, and counts that it was; errors and answers that are too large, or
-        of a load that is gone by now, are not kept."""
+    def put(self, key: Key, route: Route, message: wire.Message, now: float) -> Answer | None:
+        """Keeps an answer that was just computed, and counts that it was. One that is too large, or of a load that is
+        gone by now, is not kept. Returns the answer for others who asked the same; None when it is for nobody else."""
         self._of(route.model_id).misses += 1
+        answer = Answer.of(key, message)
         live = self._live.get(route.model_id)
-        answer = Answer.of(key, message) if live is not None and live.load == key.load else None
-        if answer is None:
-            return
+        if answer is None or live is None or live.load != key.load:
+            return answer
         entry = _Entry(key.digest, route.model_id, answer, now)
         if entry.cost * LARGEST_SHARE > self._max_bytes:
-            return
+            return answer
         known = self._entries.get(key.digest)
         if known is not None:
             self._drop(known)
@@ -195,27 +202,31 @@ class Cache:
         kept.entries[key.digest] = entry
         kept.bytes += entry.cost
         self.used_bytes += entry.cost
+        return answer
 
     def note_shared(self, route: Route) -> None:
         """A request was answered by the computation that another one had begun."""
         self._of(route.model_id).shared += 1
 
-    def forget(self, model_id: str | None = None) -> None:
-        """Drops the kept answers of this model; None: of all."""
+    def forget(self, model_id: str | None = None) -> int:
+        """Drops the kept answers of this model; None: of all. Returns how many there were."""
+        before = len(self._entries)
         for name in [model_id] if model_id is not None else list(self._of_model):
             kept = self._of_model.pop(name, None)
             if kept is not None:
                 for digest in kept.entries:
                     del self._entries[digest]
                 self.used_bytes -= kept.bytes
+        return before - len(self._entries)
 
     def follow(self, routes: Routes) -> None:
         """Takes in what the models are by now; drops what was kept of loads that are gone and of models whose answers
         are not to be kept any more."""
         live = {model_id: route for model_id, route in routes.models.items() if route.keeps_answers}
-        for model_id in list(self._of_model):
-            if model_id not in live or live[model_id].load != self._live[model_id].load:
+        for model_id, before in self._live.items():
+            if model_id not in live or live[model_id].load != before.load:
                 self.forget(model_id)
+                self._before[model_id] = self.figures(model_id)
         self._live = live
 
     def figures(self, model_id: str) -> Figures:
@@ -223,19 +234,19 @@ class Cache:
         kept, counted = self._of_model.get(model_id, _NONE_KEPT), self._figures.get(model_id, _NOTHING)
         return Figures(counted.hits, counted.shared, counted.misses, len(kept.entries), kept.bytes)
 
+    def figures_of_load(self, model_id: str) -> Figures:
+        """Of one model, since its present load."""
+        return self.figures(model_id).since(self._before.get(model_id, _NOTHING))
+
     def take(self) -> list[dict[str, Any]]:
         """What changed since it was taken last, for the supervisor: {"model_id"} and Figures; hits, shared and misses
         are increments, entries and bytes what is kept now."""
         changes = []
         for model_id in self._figures.keys() | self._of_model.keys() | self._told.keys():
             now, told = self.figures(model_id), self._told.get(model_id, _NOTHING)
-            if now == told:
-                continue
-            self._told[model_id] = now
-            added = Figures(
-                now.hits - told.hits, now.shared - told.shared, now.misses - told.misses, now.entries, now.bytes
-            )
-            changes.append({"model_id": model_id, **asdict(added)})
+            if now != told:
+                self._told[model_id] = now
+                changes.append({"model_id": model_id, **asdict(now.since(told))})
         return changes
 
     def _of(self, model_id: str) -> Figures:

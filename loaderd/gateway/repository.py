@@ -27,8 +27,8 @@ class Repository:
         self._supervisor = supervisor
 
     async def index(self, body: Any) -> list[dict[str, Any]]:
-        """Every registered version with its state; only the loaded ones for {"ready": true}."""
-        only_ready = isinstance(body, dict) and body.get("ready") is True
+        """Every registered version with its state; only the loaded ones for {"ready": true}. Raises InvalidInput."""
+        only_ready = _object(body).get("ready") is True
         entries = [
             {
                 "name": row["model_id"],
@@ -42,8 +42,11 @@ class Repository:
         return [entry for entry in entries if not only_ready or entry["state"] == "READY"]
 
     async def command(self, command: str, name: str, body: Any, user: str) -> dict[str, Any]:
-        """Loads or unloads and waits for the end of it; raises what the operation failed with."""
-        _refuse_overrides(body)
+        """Loads or unloads and waits for the end of it; raises InvalidInput, or what the operation failed with.
+
+        body: {"parameters": {}}; `unload_dependents` of an unload is taken as it comes, for no model depends on another.
+        """
+        _check_parameters(_object(body))
         model_id = await self._model_id(command, name)
         outcome = await self._supervisor.ask(command, model_id=model_id, user=user)
         if outcome.get("error"):
@@ -75,11 +78,21 @@ class Repository:
         return model_id
 
 
-def _refuse_overrides(body: Any) -> None:
-    """Raises InvalidInput for files and configurations that a client would bring along."""
-    parameters = body.get("parameters") if isinstance(body, dict) else None
-    for key in parameters or {}:
+def _object(body: Any) -> dict[str, Any]:
+    if not isinstance(body, dict):
+        raise InvalidInput("The request must be a JSON object, or empty.")
+    return body
+
+
+def _check_parameters(body: dict[str, Any]) -> None:
+    """Raises InvalidInput also for files and configurations that a client would bring along."""
+    parameters = body.get("parameters")
+    if not isinstance(parameters, dict | None):
+        raise InvalidInput('The request needs "parameters" as an object.')
+    for key, value in (parameters or {}).items():
         if key == "config" or key.startswith("file:"):
             raise InvalidInput(
                 f'The parameter "{key}" is refused: models are loaded as they are registered, from the store only.'
             )
+        if key == "unload_dependents" and not isinstance(value, bool):
+            raise InvalidInput('The parameter "unload_dependents" must be true or false.')

@@ -11,6 +11,7 @@ from typing import Any
 from loaderd import protocol
 from loaderd.errors import from_message
 from loaderd.gateway.access import Access
+from loaderd.gateway.cache import DEFAULT_MAX_BYTES, Cache
 from loaderd.gateway.links import Links
 from loaderd.gateway.routes import Routes
 
@@ -21,13 +22,15 @@ LOAD_WAIT_SECONDS = 30.0  # until the supervisor has told otherwise
 
 class Supervisor:
     """has_routes: a table came, so that the door knows what there is. load_wait_seconds: how long a prediction may
-    wait for its model. sampling_rate: share of the predictions that are traced, 0.0 to 1.0."""
+    wait for its model. sampling_rate: share of the predictions that are traced, 0.0 to 1.0. cache: the kept answers,
+    by the policy that the supervisor told."""
 
     def __init__(self, access: Access, links: Links) -> None:
         self.routes = Routes()
         self.has_routes = False
         self.load_wait_seconds = LOAD_WAIT_SECONDS
         self.sampling_rate = 0.0
+        self.cache = Cache()
         self._changed = asyncio.Event()
         self._access = access
         self._links = links
@@ -83,6 +86,9 @@ class Supervisor:
         elif message.get("event") == "routes":
             self._follow(message)
             self.send({"event": "routed", "serial": message.get("serial", 0)})
+        elif message.get("event") == "forget_answers":
+            forgotten = self.cache.forget(message["model_id"])
+            self.send({"event": "forgot_answers", "serial": message["serial"], "forgotten": forgotten})
         elif message.get("event") == "access":
             self._access.replace(message["tokens"])
         else:
@@ -94,5 +100,7 @@ class Supervisor:
         self.load_wait_seconds = float(settings.get("load_wait_seconds", LOAD_WAIT_SECONDS))
         self.sampling_rate = float(settings.get("sampling_rate", 0.0))
         self.has_routes = True
+        self.cache.max_bytes = int(settings.get("cache_max_bytes", DEFAULT_MAX_BYTES))
+        self.cache.follow(self.routes)
         self._links.follow(self.routes)
         self.wake()

@@ -1,7 +1,7 @@
 """What a request for generated text may ask: the body of a GENERATE message, checked. Standard library only.
 
-The gateway makes it out of its protocol, the model process reads it. Names of fields are those of the OpenAI API, so that
-what is refused carries the name that its client wrote (facts: "param").
+The gateway makes it out of its protocol, the model process reads it. Names of fields are those of the OpenAI API, so
+that what is refused carries the name that its client wrote (facts: "param").
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ Prompt = str | tuple[int, ...]
 class Asked:
     """prompts: each is continued n times; or messages: a conversation, of which the next message is written n times.
 
-    max_tokens: None: as many as the model's context leaves. temperature 0: always the likeliest token. seed: equal requests
-    get equal texts. stop: a text ends before the first of these. logit_bias: by token. top_logprobs: None: none; else so many
-    beside that of each token, 0 to MAX_TOP_LOGPROBS. echo: the prompt is the text's beginning. stream: the text comes in parts.
+    max_tokens: None: as many as the model's context leaves. temperature 0: always the likeliest token. seed: equal
+    requests get equal texts. stop: a text ends before the first of these. logit_bias: by token. top_logprobs: None:
+    none; else so many beside that of each token, 0 to MAX_TOP_LOGPROBS. echo: the prompt is the text's beginning.
+    stream: the text comes in parts.
     """
 
     prompts: tuple[Prompt, ...] = ()

@@ -1,7 +1,7 @@
 """Continuous batching: texts that are being written share every step, join between steps, and leave when they are done.
 
-A step gives each active text one token in one call of the network. Prompts are read beside it, a bounded piece a step, so that
-a long one holds up the others only a little. Equal prompts of one request are read once.
+A step gives each active text one token in one call of the network. Prompts are read beside it, a bounded piece a step,
+so that a long one holds up the others only a little. Equal prompts of one request are read once.
 """
 
 from __future__ import annotations
@@ -202,7 +202,8 @@ class Engine:
         waiting = len(self._waiting)
         if waiting >= self._max_waiting:
             raise Overloaded(
-                f"{self._model_id} has {waiting} texts waiting to be written, which is its limit; try again in a moment.",
+                f"{self._model_id} has {waiting} texts waiting to be written, which is its limit; "
+                "try again in a moment.",
                 model_id=self._model_id,
                 queued=waiting,
             )
@@ -334,6 +335,11 @@ def _is_wanted(text: _Text) -> bool:
 
 
 def _prompts(asked: Asked, vocabulary: Vocabulary) -> list[list[int]]:
+    for token in asked.logit_bias:
+        if token >= vocabulary.size:
+            raise refused(
+                "logit_bias", f"logit_bias has the token {token}; the model has those below {vocabulary.size}."
+            )
     if asked.messages is not None:
         return [vocabulary.conversation(asked.messages)]
     prompts = []
@@ -346,11 +352,6 @@ def _prompts(asked: Asked, vocabulary: Vocabulary) -> list[list[int]]:
                 "prompt", f"Prompt {at} has the token {max(tokens)}; the model has those below {vocabulary.size}."
             )
         prompts.append(tokens)
-    for token in asked.logit_bias:
-        if token >= vocabulary.size:
-            raise refused(
-                "logit_bias", f"logit_bias has the token {token}; the model has those below {vocabulary.size}."
-            )
     return prompts
 
 

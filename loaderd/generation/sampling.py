@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from random import Random
 from typing import Any
 
@@ -75,16 +74,15 @@ def _nucleus(shares: np.ndarray, top_p: float) -> np.ndarray:
 
 
 def logprobs(logits: np.ndarray, token: int, top: int) -> dict[str, Any]:
-    """{"token", "logprob", "top": [(token, logprob)]} of the model's own distribution, before temperature and penalties."""
+    """{"token", "logprob", "top": [(token, logprob)]} of the model's own distribution, before temperature and
+    penalties."""
     shifted = (logits - logits.max()).astype(np.float64)
     logs = shifted - np.log(np.exp(shifted).sum())
-    best = np.argpartition(logs, -top)[-top:] if 0 < top < len(logs) else np.arange(len(logs))[: top and None]
+    top = min(top, len(logs))
+    best = np.argpartition(-logs, top - 1)[:top] if top else np.array([], dtype=int)
     ranked = best[np.argsort(-logs[best], kind="stable")]
     return {
         "token": token,
         "logprob": float(logs[token]),
         "top": [(int(number), float(logs[number])) for number in ranked],
     }
-
-
-Logprobs = Mapping[str, Any]

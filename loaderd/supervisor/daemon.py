@@ -27,7 +27,7 @@ from loaderd.errors import (
     from_message,
 )
 from loaderd.lifeline import become_subreaper
-from loaderd.protocol import Lost, ModelSpec
+from loaderd.protocol import KeptAnswers, Lost, ModelSpec
 from loaderd.reporter import AliasMoved, Heartbeat, OperationEnded, OperationProgress, Report, Reporter, Usage
 from loaderd.resources import Gpus, ProcessMemory, host_facts, load_peak_of, machine_memory, memory_of
 from loaderd.rules import Rules
@@ -89,6 +89,7 @@ class Daemon:
             self.report,
             on_silent=self._on_silent,
             on_lost=self._on_lost,
+            on_kept=self._on_kept,
         )
         self.health = Health(self.report, lambda: self.rules, self._end_hung)
         self.telemetry = Telemetry(self.report, config.sample_interval_seconds)
@@ -437,6 +438,8 @@ class Daemon:
                 return await self._plan(message)
             case "metrics":
                 return {"text": self._metrics()}
+            case "forget_answers":
+                return {"forgotten": await self._gateway.forget_answers(message["model_id"])}
             case "cancel":
                 operation_id = message["operation_id"]  # half an unload is a lie, so those are finished
                 return {"cancelled": operation_id not in self._unloads and self._cancel(operation_id)}
@@ -541,6 +544,7 @@ class Daemon:
             "settings": {
                 "load_wait_seconds": self.rules.load_wait_seconds,
                 "sampling_rate": self.rules.sampling_rate,
+                "cache_max_bytes": self.rules.cache_max_bytes,
             },
         }
 
@@ -726,6 +730,23 @@ class Daemon:
         )
         self.telemetry.lost(lost)
         self.health.lost(lost.model_id, lost.requests)
+
+    def _on_kept(self, kept: KeptAnswers) -> None:
+        """What the gateway's cache did for a model."""
+        if kept.hits or kept.shared or kept.misses:
+            self.report(
+                Usage(
+                    model_id=kept.model_id,
+                    requests=0,
+                    items=0,
+                    errors=0,
+                    latency_seconds=0.0,
+                    last_at=kept.at,
+                    cache_hits=kept.hits + kept.shared,
+                    cache_misses=kept.misses,
+                )
+            )
+        self.telemetry.kept(kept)
 
     async def _observe_memory(self) -> None:
         await self.budget.look(0.0)

@@ -14,8 +14,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from loaderd import protocol
-from loaderd.errors import LoaderdError
-from loaderd.protocol import Lost
+from loaderd.errors import LoaderdError, LoaderUnreachable
+from loaderd.protocol import KeptAnswers, Lost
 from loaderd.reporter import Access, Comparison, Report, Trace
 from loaderd.supervisor.children import Child, Exit, spawn
 from loaderd.supervisor.config import DaemonConfig
@@ -35,7 +35,7 @@ metrics (the supervisor's part of the Prometheus text)."""
 
 Table = Callable[[], dict[str, Any]]
 """What the gateway works by: {"models": {model_id: ManagedModel.route() with "autoload" and "recovering"},
-"lineages": Lineages.table(), "settings": {"load_wait_seconds", "sampling_rate"}}."""
+"lineages": Lineages.table(), "settings": {"load_wait_seconds", "sampling_rate", "cache_max_bytes"}}."""
 
 
 class GatewayLink:
@@ -43,7 +43,7 @@ class GatewayLink:
 
     report: called with what the gateway saw of lineages' two versions (Comparison) and of single requests (Trace).
     on_silent(model_id, data_socket): a model's process took no connection, or lost one with requests in it. on_lost:
-    called with the requests that ended so.
+    called with the requests that ended so. on_kept: called with what the cache did for a model.
     """
 
     def __init__(
@@ -55,6 +55,7 @@ class GatewayLink:
         *,
         on_silent: Callable[[str, str], None],
         on_lost: Callable[[Lost], None],
+        on_kept: Callable[[KeptAnswers], None],
     ) -> None:
         self._listening: dict[str, Any] | None = None
         self._config = config
@@ -63,11 +64,13 @@ class GatewayLink:
         self._report = report
         self._on_silent = on_silent
         self._on_lost = on_lost
+        self._on_kept = on_kept
         self._access: Mapping[str, Access] = {}
         self._writer: asyncio.StreamWriter | None = None
         self._child: Child | None = None
         self._serials = itertools.count(1)
         self._routed: dict[int, asyncio.Future[None]] = {}
+        self._forgetting: dict[int, asyncio.Future[int]] = {}
         self._requests: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
@@ -98,6 +101,9 @@ class GatewayLink:
         for waiting in self._routed.values():
             if not waiting.done():
                 waiting.set_result(None)
+        for forgetting in self._forgetting.values():
+            if not forgetting.done():
+                forgetting.set_result(0)  # they ended with it
         for request in self._requests:  # their numbers mean others at the next gateway
             request.cancel()
 
@@ -109,7 +115,8 @@ class GatewayLink:
 
     @property
     def listening(self) -> dict[str, Any] | None:
-        """{"host", "port"} while a gateway that lives has said that it listens, else None."""
+        """{"host", "port"} while a gateway that lives has said that it listens, else None. With "grpc": {"host",
+        "port", "error"} when it speaks gRPC too, or why it does not."""
         return self._listening if self._child is not None and self._child.is_alive else None
 
     async def publish_routes(self) -> None:
@@ -131,6 +138,23 @@ class GatewayLink:
         """Pushes the whole table and does not wait."""
         self._send({"event": "routes", "serial": 0, **self._table()})
 
+    async def forget_answers(self, model_id: str | None) -> int:
+        """Has the gateway drop the kept answers of this model, or of all; returns how many they were."""
+        if self._writer is None:
+            return 0
+        serial = next(self._serials)
+        forgotten = self._forgetting[serial] = asyncio.get_running_loop().create_future()
+        try:
+            self._send({"event": "forget_answers", "serial": serial, "model_id": model_id})
+            async with asyncio.timeout(ROUTED_SECONDS):
+                return await forgotten
+        except TimeoutError:
+            raise LoaderUnreachable(
+                f"The inference door did not forget its answers within {ROUTED_SECONDS:g} s; repeat the command."
+            ) from None
+        finally:
+            del self._forgetting[serial]
+
     def set_access(self, access: Mapping[str, Access]) -> None:
         self._access = access
         self._send_access()
@@ -145,6 +169,8 @@ class GatewayLink:
                 [
                     *(sys.executable, "-m", "loaderd.gateway", "--channel-fd", str(theirs.fileno())),
                     *("--host", config.inference_host, "--port", str(config.inference_port)),
+                    *(() if config.grpc_port is None else ("--grpc-port", str(config.grpc_port))),
+                    *("--grpc-host", config.grpc_host),
                     *("--unix-socket", str(config.gateway_socket)),
                     *("--predict-timeout", str(config.predict_timeout_seconds)),
                     *("--supervisor-pid", str(os.getpid())),
@@ -165,12 +191,21 @@ class GatewayLink:
         elif message.get("event") == "listening":
             self._listening = {"host": self._config.inference_host, "port": message["port"]}
             log.info("inference on http://%s:%d", self._config.inference_host, message["port"])
+        elif message.get("event") == "grpc":
+            self._take_grpc(message)
         elif message.get("event") == "failed":
             log.error("%s", message["error"]["message"])
         elif message.get("event") == "routed":
             routed = self._routed.get(message["serial"])
             if routed is not None and not routed.done():
                 routed.set_result(None)
+        elif message.get("event") == "forgot_answers":
+            forgetting = self._forgetting.get(message["serial"])
+            if forgetting is not None and not forgetting.done():
+                forgetting.set_result(message["forgotten"])
+        elif message.get("event") == "kept":
+            for kept in message["models"]:
+                self._on_kept(KeptAnswers(at=time.time(), **kept))
         elif message.get("event") == "seen":
             for comparison in message["comparisons"]:
                 self._report(Comparison(**comparison))
@@ -180,6 +215,19 @@ class GatewayLink:
                 self._on_lost(Lost(**lost))
         elif message.get("event") == "silent":
             self._on_silent(message["model_id"], message["socket"])
+
+    def _take_grpc(self, message: dict[str, Any]) -> None:
+        """Notes whether gRPC is spoken; why not, the gateway has logged."""
+        host = self._config.grpc_host or self._config.inference_host
+        error = message["error"]
+        if self._listening is not None:
+            self._listening["grpc"] = {
+                "host": host,
+                "port": message["port"],
+                "error": None if error is None else error["message"],
+            }
+        if error is None:
+            log.info("inference in gRPC on %s:%d", host, message["port"])
 
     async def _reply(self, message: dict[str, Any]) -> None:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import secrets
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager
@@ -94,6 +95,7 @@ class ManagedModel:
         self._moved = asyncio.Event()
         self._serving = False
         self._loaded_at = 0.0
+        self._load_name = ""  # of these bytes and this load: no answer outlives either
         self._restarts = Restarts(
             house.config.restart_pause_seconds, house.config.max_restart_pause_seconds, house.config.stable_seconds
         )
@@ -359,7 +361,16 @@ class ManagedModel:
             "signature": {key: self.signature[key] for key in _ROUTED} if socket and self.signature else None,
             "max_batch_size": self.spec.max_batch_size if self.spec else 0,
             "max_queue": self.spec.max_queue if self.spec else 0,
+            "load": self._load_name if socket else "",
+            "cache_ttl_seconds": self._house.rules.cache_seconds_of(self.model_id),
+            "cacheable": self._is_reproducible,
         }
+
+    @property
+    def _is_reproducible(self) -> bool:
+        """Whether it answers the same question in the same way, as its recorded canary found."""
+        canary = self.spec.canary if self.spec else None
+        return canary is None or bool(canary.get("reproducible", True))
 
     # A load, with the model's lock held
 
@@ -479,6 +490,7 @@ class ManagedModel:
         if canary.get("recorded") is not None:
             self.spec = replace(spec, canary=canary["recorded"])  # what a restart must answer
         self.signature = ready["signature"]
+        self._load_name = f"{spec.digest[:16]}.{secrets.token_hex(4)}"
         self.load_seconds = time.monotonic() - began
         self._reported = {}
         process.child.exited.add_done_callback(lambda _: self._on_death(process))

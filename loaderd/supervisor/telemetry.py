@@ -17,7 +17,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from loaderd import histogram
-from loaderd.protocol import Lost
+from loaderd.protocol import KeptAnswers, Lost
 from loaderd.reporter import Report, Sample
 from loaderd.states import ModelState
 
@@ -59,6 +59,27 @@ class _Highest:
 
 
 @dataclass(slots=True)
+class _CacheUse:
+    """What the gateway's cache did for a model. interval_hits, interval_misses: since the last sample."""
+
+    hits: int = 0
+    shared: int = 0
+    misses: int = 0
+    entries: int = 0
+    bytes: int = 0
+    interval_hits: int = 0
+    interval_misses: int = 0
+
+    def add(self, kept: KeptAnswers) -> None:
+        self.hits += kept.hits
+        self.shared += kept.shared
+        self.misses += kept.misses
+        self.entries, self.bytes = kept.entries, kept.bytes
+        self.interval_hits += kept.hits + kept.shared
+        self.interval_misses += kept.misses
+
+
+@dataclass(slots=True)
 class _Track:
     """One model since the daemon started. Times are of the monotonic clock.
 
@@ -76,6 +97,7 @@ class _Track:
     minutes: set[int] = field(default_factory=set)
     queued: int = 0
     in_flight: int = 0
+    cache: _CacheUse = field(default_factory=_CacheUse)
 
 
 @dataclass(slots=True)
@@ -87,6 +109,9 @@ class _Host:
     budget_bytes: int | None = None
     available_bytes: int | None = None
     gpu_bytes: int | None = None
+
+
+_UNUSED = _CacheUse()
 
 
 class Telemetry:
@@ -154,6 +179,16 @@ class Telemetry:
         track.total.add(added)
         self._note_use(track, now)
 
+    def kept(self, kept: KeptAnswers) -> None:
+        """What the gateway's cache did for a model: an answer that it gave is a use of the model."""
+        track = self._tracks.get(kept.model_id)
+        if track is None:
+            now = self._clock()
+            track = self._tracks[kept.model_id] = _Track(first_seen_at=now, active_at=now, is_loaded=False)
+        track.cache.add(kept)
+        if kept.hits or kept.shared:
+            self._note_use(track, self._clock())
+
     def host(
         self,
         used_bytes: int,
@@ -196,9 +231,10 @@ class Telemetry:
         self._interval_began_at = now
         at = self._wall()
         for model_id, track in self._tracks.items():
-            if track.is_loaded or track.interval.counts["requests"]:
+            if track.is_loaded or track.interval.counts["requests"] or track.cache.interval_hits:
                 self._report(_sample(model_id, track, at, seconds))
             track.interval, track.highest = _Sums(), _Highest()
+            track.cache.interval_hits = track.cache.interval_misses = 0
         if self._host is not None:
             self._report(
                 Sample(
@@ -268,6 +304,7 @@ class _Exposition(Collector):
     def collect(self) -> Iterable[Metric]:
         yield self._states()
         yield from self._counters()
+        yield from self._cache()
         yield self._latencies()
         yield from self._gauges()
         yield from self._host_gauges()
@@ -308,6 +345,30 @@ class _Exposition(Collector):
             for label, each in self._sums.items():
                 family.add_metric([label], each.counts[name])
             yield family
+
+    def _cache(self) -> Iterator[Metric]:
+        for name, metric, prose in (
+            ("hits", "modelhub_cache_hits", "Predictions answered with a kept answer."),
+            ("shared", "modelhub_cache_shared", "Predictions answered by the computation of an identical one."),
+            ("misses", "modelhub_cache_misses", "Predictions computed whose answer could have been kept."),
+        ):
+            yield self._of_cache(CounterMetricFamily(metric, prose, labels=["model"]), name)
+        for name, metric, prose in (
+            ("entries", "modelhub_cache_entries", "Answers that are kept now."),
+            ("bytes", "modelhub_cache_bytes", "Memory that the kept answers take."),
+        ):
+            yield self._of_cache(GaugeMetricFamily(metric, prose, labels=["model"]), name)
+
+    def _of_cache(self, family: Any, name: str) -> Metric:
+        """The family, filled; of models that never used the cache it tells nothing."""
+        values = self._summed(
+            (label, getattr(self._tracks[model_id].cache, name))
+            for model_id, label in self._labels.items()
+            if model_id in self._tracks and self._tracks[model_id].cache != _UNUSED
+        )
+        for label, value in values.items():
+            family.add_metric([label], value)
+        return family
 
     def _latencies(self) -> Metric:
         family = HistogramMetricFamily(
@@ -397,6 +458,8 @@ def _sample(model_id: str, track: _Track, at: float, seconds: float) -> Sample:
         histogram=tuple(track.interval.histogram) if counts["requests"] else (),
         queued=highest.queued,
         in_flight=highest.in_flight,
+        cache_hits=track.cache.interval_hits,
+        cache_misses=track.cache.interval_misses,
         private_bytes=highest.private_bytes,
         gpu_bytes=highest.gpu_bytes,
     )

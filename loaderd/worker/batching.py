@@ -1,13 +1,14 @@
 """Adaptive batching without waiting: while the model is busy requests queue; when free it takes what is there.
 
-`choose` decides what goes into the next call; it knows no thread and no clock.
+`choose` decides what goes into the next call, `Line` whose turn it is; they know no thread and no clock.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from enum import IntEnum
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,24 @@ from loaderd.errors import LoaderdError
 
 Arrays = dict[str, np.ndarray]
 
+BULK_CALL_SECONDS = 0.02
+"""How long a call of bulk work may take: an interactive request that comes meanwhile waits for no more than that."""
+
+BULK_PATIENCE_SECONDS = 1.0
+"""Bulk work that has waited this long gets one call, however many interactive requests there are."""
+
+
+class Rank(IntEnum):
+    """Whose turn comes first."""
+
+    URGENT = 0
+    INTERACTIVE = 1
+    BULK = 2
+
 
 @dataclass(slots=True)
 class Timings:
-    """Where the time of a traced request went: compute_seconds in the calls that it was part of, of which the largest
+    """Where the time of a request went: compute_seconds in the calls that it was part of, of which the largest
     had batch_items."""
 
     compute_seconds: float = 0.0
@@ -34,9 +49,11 @@ class Timings:
 class Job:
     """One request on its way through the model.
 
-    arrived_at, started_at: of the monotonic clock; started_at is when its first call began, None before. origin: whom
-    to answer, for the door. abandoned: nobody waits any more. taken_items: how many items went into calls so far;
-    parts: what came back. timings: None unless the request is traced.
+    arrived_at, started_at: by time.perf_counter; started_at is when its first call began, None before. deadline: by
+    the same clock; a job that has not begun by then is not computed any more. origin: whom to answer, for the door.
+    is_traced: the answer tells where its time went; wants_usage: and how many tokens there were. abandoned: nobody
+    waits any more. input_seconds: it took to read and prepare. taken_items: how many items went into calls so far;
+    parts: what came back.
     """
 
     inputs: Arrays
@@ -44,8 +61,13 @@ class Job:
     arrived_at: float
     render: Callable[[Arrays], Any]
     origin: Any = None
+    rank: Rank = Rank.INTERACTIVE
+    deadline: float = float("inf")
+    is_traced: bool = False
+    wants_usage: bool = False
+    input_seconds: float = 0.0
     started_at: float | None = None
-    timings: Timings | None = None
+    timings: Timings = field(default_factory=Timings)
     abandoned: bool = False
     taken_items: int = 0
     parts: list[Arrays] = field(default_factory=list)
@@ -58,10 +80,14 @@ class Job:
 
     def fits_with(self, other: Job) -> bool:
         """Whether both can go into one call: all dimensions but the first are equal."""
-        return all(array.shape[1:] == other.inputs[name].shape[1:] for name, array in self.inputs.items())
+        theirs = other.inputs
+        for name, array in self.inputs.items():  # noqa: SIM110 - a generator would cost more than the comparison
+            if array.shape[1:] != theirs[name].shape[1:]:
+                return False
+        return True
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Slice:
     """Items `start` to `stop` of a job."""
 
@@ -92,17 +118,20 @@ def choose(waiting: deque[Job], max_items: int) -> list[Slice]:
     unfinished: list[Job] = []
     while waiting and room:
         job = waiting.popleft()
-        if chosen and (job.remaining_items > room or not job.fits_with(first)):
+        remaining = job.items - job.taken_items
+        if chosen and (remaining > room or not job.fits_with(first)):
             passed.append(job)
             continue
-        taken = min(job.remaining_items, room)
+        taken = min(remaining, room)
         chosen.append(Slice(job, job.taken_items, job.taken_items + taken))
         job.taken_items += taken
         room -= taken
-        if job.remaining_items:
+        if taken < remaining:
             unfinished.append(job)
-    waiting.extendleft(reversed(passed))
-    waiting.extend(unfinished)
+    if passed:
+        waiting.extendleft(reversed(passed))
+    if unfinished:
+        waiting.extend(unfinished)
     return chosen
 
 
@@ -116,10 +145,14 @@ def joined(slices: Sequence[Slice]) -> Arrays:
 
 def handed_out(slices: Sequence[Slice], outputs: Arrays) -> None:
     """Gives each job its rows of the outputs; a job whose items are all done gets its `outputs`."""
+    if len(slices) == 1 and slices[0].items == slices[0].job.items:
+        slices[0].job.outputs = outputs
+        return
     at = 0
     for part in slices:
-        rows = {name: array[at : at + part.items] for name, array in outputs.items()}
-        at += part.items
+        end = at + part.stop - part.start
+        rows = {name: array[at:end] for name, array in outputs.items()}
+        at = end
         job = part.job
         if part.items == job.items:
             job.outputs = rows
@@ -128,3 +161,67 @@ def handed_out(slices: Sequence[Slice], outputs: Arrays) -> None:
         if not job.remaining_items:
             job.outputs = {name: np.concatenate([done[name] for done in job.parts]) for name in outputs}
             job.parts.clear()
+
+
+class Line:
+    """The jobs that wait for a call, by rank.
+
+    Those of the first rank that has any are called together. Bulk work gets its turn when nobody else waits, or when
+    it has waited long enough, and then only as many items as BULK_CALL_SECONDS allow.
+    """
+
+    def __init__(self, max_items: int) -> None:
+        self._max_items = max_items
+        self._waiting: dict[Rank, deque[Job]] = {rank: deque() for rank in Rank}
+        self._seconds_per_item = 0.0  # of late
+        self._bulk_since = float("inf")  # when bulk work had its last call, or began to wait
+
+    def __bool__(self) -> bool:
+        return any(self._waiting.values())
+
+    def __len__(self) -> int:
+        return sum(map(len, self._waiting.values()))
+
+    def add(self, job: Job) -> None:
+        waiting = self._waiting[job.rank]
+        if job.rank is Rank.BULK and not waiting:
+            self._bulk_since = job.arrived_at
+        waiting.append(job)
+
+    def drop(self, is_over: Callable[[Job], bool]) -> list[Job]:
+        """Takes out the jobs that are over before they began."""
+        dropped: list[Job] = []
+        for rank, waiting in self._waiting.items():
+            over = [job for job in waiting if is_over(job)]
+            if over:
+                dropped += over
+                gone = set(map(id, over))
+                self._waiting[rank] = deque(job for job in waiting if id(job) not in gone)
+        return dropped
+
+    def take(self, now: float) -> list[Slice]:
+        """The next call; [] when nobody waits. now: by time.perf_counter."""
+        bulk = self._waiting[Rank.BULK]
+        if bulk and now - self._bulk_since >= BULK_PATIENCE_SECONDS:
+            return self._take_bulk(bulk, now)
+        for rank in (Rank.URGENT, Rank.INTERACTIVE):
+            if self._waiting[rank]:
+                return choose(self._waiting[rank], self._max_items)
+        return self._take_bulk(bulk, now) if bulk else []
+
+    def _take_bulk(self, bulk: deque[Job], now: float) -> list[Slice]:
+        self._bulk_since = now
+        most = self._max_items
+        if self._seconds_per_item > 0.0:
+            most = max(1, min(most, int(BULK_CALL_SECONDS / self._seconds_per_item)))
+        return choose(bulk, most)
+
+    def called(self, items: int, seconds: float) -> None:
+        """A call of so many items took so long."""
+        per_item = seconds / items
+        before = self._seconds_per_item
+        self._seconds_per_item = per_item if before == 0.0 else 0.8 * before + 0.2 * per_item
+
+
+def items_of(slices: Iterable[Slice]) -> int:
+    return sum(part.stop - part.start for part in slices)

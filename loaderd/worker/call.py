@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from loaderd.errors import PredictionFailed
-from loaderd.frameworks.base import LoadedModel
+from loaderd.frameworks.base import TOKENS, LoadedModel
 from loaderd.oip import datatypes
 from loaderd.worker.batching import Arrays
 
 
 def call(model_id: str, model: LoadedModel, inputs: Arrays) -> Arrays:
-    """The outputs that the signature promises, in its datatypes.
+    """The outputs that the signature promises, in its datatypes, and the hidden one.
 
     Raises PredictionFailed when one is amiss, and whatever the model raises.
     """
@@ -26,6 +26,8 @@ def call(model_id: str, model: LoadedModel, inputs: Arrays) -> Arrays:
                 "its framework must answer each item with one row."
             )
         checked[spec.name] = array
+    if TOKENS in outputs:
+        checked[TOKENS] = outputs[TOKENS]
     return checked
 
 

@@ -12,14 +12,18 @@ import time
 from collections import deque
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING
 
-from loaderd.errors import LoaderdError, PredictionFailed
+from loaderd.errors import LoaderdError, ModelTimeout, PredictionFailed
 from loaderd.frameworks.base import LoadedModel
 from loaderd.protocol import ModelSpec
-from loaderd.worker.batching import Arrays, Job, Slice, choose, handed_out, joined
+from loaderd.worker.batching import Arrays, Job, Line, Slice, handed_out, items_of, joined
 from loaderd.worker.call import call, describe
 from loaderd.worker.failures import FailureLog
 from loaderd.worker.faults import is_device_lost, is_out_of_memory
+
+if TYPE_CHECKING:
+    from loaderd.generation.contract import Event, Generation
 
 log = logging.getLogger(__name__)
 
@@ -28,10 +32,12 @@ Ask = Callable[[], BaseException | None]
 
 
 class ComputeThread:
-    """Runs `load()` once, then the jobs that are submitted until `end()`.
+    """Runs `load()` once, then the jobs that are submitted until `end()`. Between two calls of the model a text
+    generator takes a step.
 
-    on_loaded(model, None) or on_loaded(None, error), on_done(jobs, batches, compute_seconds) and, once and at the very
-    end, on_device_lost(error) are called on this thread; the caller hands them over to its own.
+    on_loaded(model, None) or on_loaded(None, error), on_done(jobs, batches, compute_seconds, batch_items),
+    on_events(events of a generator) and, once and at the very end, on_device_lost(error) are called on this thread; the
+    caller hands them over to its own.
     """
 
     def __init__(
@@ -39,8 +45,9 @@ class ComputeThread:
         spec: ModelSpec,
         load: Callable[[], LoadedModel],
         on_loaded: Callable[[LoadedModel | None, BaseException | None], None],
-        on_done: Callable[[list[Job], int, float], None],
+        on_done: Callable[[list[Job], int, float, int], None],
         on_device_lost: Callable[[BaseException], None],
+        on_events: Callable[[list[Event]], None] = lambda events: None,
     ) -> None:
         self._model_id = spec.model_id
         self._memory_limit_bytes = spec.memory_limit_bytes
@@ -49,11 +56,16 @@ class ComputeThread:
         self._on_loaded = on_loaded
         self._on_done = on_done
         self._on_device_lost = on_device_lost
-        self._arrived: SimpleQueue[Job | Ask | None] = SimpleQueue()  # None: the end
-        self._waiting: deque[Job] = deque()
+        self._on_events = on_events
+        self._arrived: SimpleQueue[Job | list[Job] | Ask | None] = SimpleQueue()  # None: the end
+        self._waiting = Line(self._max_batch_items)
         self._asked: deque[Ask] = deque()
+        self._generation: Generation | None = None
         self._batches = 0
         self._busy_since: float | None = None  # read by another thread: one assignment, no lock
+        self._in_call = 0  # likewise
+        self._has_leavers = False  # written by another thread: some jobs that wait are abandoned
+        self._has_deadlines = False
         self._device_lost: BaseException | None = None
         self._failures = FailureLog()
         self._on_ended: Callable[[], object] | None = None
@@ -62,12 +74,21 @@ class ComputeThread:
     def start(self) -> None:
         self._thread.start()
 
-    def submit(self, job: Job) -> None:
-        self._arrived.put(job)
+    def submit(self, jobs: Job | list[Job]) -> None:
+        """Queues jobs; from any thread."""
+        self._arrived.put(jobs)
 
     def ask(self, ask: Ask) -> None:
         """Has it run between two calls, before the jobs that wait: that many wait is no sign of sickness."""
         self._arrived.put(ask)
+
+    def wake(self) -> None:
+        """Has it look at the generator, which got work."""
+        self._arrived.put([])
+
+    def abandoned(self) -> None:
+        """Some job was abandoned: it is not computed if it has not begun."""
+        self._has_leavers = True
 
     def end(self, on_ended: Callable[[], object]) -> None:
         """Has the model unloaded, once all jobs are answered or abandoned; on_ended is called on this thread."""
@@ -75,9 +96,9 @@ class ComputeThread:
         self._arrived.put(None)
 
     @property
-    def queued(self) -> int:
-        """Jobs that wait for a call; a snapshot."""
-        return self._arrived.qsize() + len(self._waiting)
+    def in_call(self) -> int:
+        """Jobs in the model call that runs now; a snapshot."""
+        return self._in_call
 
     @property
     def busy_seconds(self) -> float:
@@ -91,15 +112,22 @@ class ComputeThread:
         except BaseException as error:  # SystemExit of a careless library as well: a load ends in one message
             self._on_loaded(None, error)
             return
+        self._generation = model.generation
         self._on_loaded(model, None)
         go_on = True
         while go_on and self._device_lost is None:
             go_on = self._gather()
-            self._answer_asked()
-            if any(job.abandoned for job in self._waiting):
-                self._waiting = deque(job for job in self._waiting if not job.abandoned)
-            if self._waiting and go_on and self._device_lost is None:
-                self._compute(model, choose(self._waiting, self._max_batch_items))
+            if self._asked:
+                self._answer_asked()
+            if self._has_leavers or self._has_deadlines:
+                self._drop_those_over()
+            if not go_on or self._device_lost is not None:
+                continue
+            slices = self._waiting.take(time.perf_counter())
+            if slices:
+                self._compute(model, slices)
+            if self._generation is not None and self._generation.has_work and self._device_lost is None:
+                self._generate(self._generation)
         if self._device_lost is not None:
             self._on_device_lost(self._device_lost)
         else:
@@ -107,17 +135,46 @@ class ComputeThread:
 
     def _gather(self) -> bool:
         """Takes all that arrived; waits only when there is nothing to do. False at the end."""
+        has_work = bool(self._waiting) or (self._generation is not None and self._generation.has_work)
+        get, block = self._arrived.get, not has_work
         try:
             while True:
-                arrived = self._arrived.get(block=not (self._waiting or self._asked))
-                if arrived is None:
-                    return False
+                arrived = get(block)
+                block = False
                 if isinstance(arrived, Job):
-                    self._waiting.append(arrived)
+                    self._add(arrived)
+                elif arrived is None:
+                    return False
+                elif isinstance(arrived, list):
+                    for job in arrived:
+                        self._add(job)
                 else:
                     self._asked.append(arrived)
         except Empty:
             return True
+
+    def _add(self, job: Job) -> None:
+        self._waiting.add(job)
+        if job.deadline != float("inf"):
+            self._has_deadlines = True
+
+    def _drop_those_over(self) -> None:
+        """Nobody waits for an abandoned job; whose deadline is over gets an error in place of a late answer."""
+        self._has_leavers = False
+        now = time.perf_counter()
+        late = []
+        for job in self._waiting.drop(lambda job: job.abandoned or (job.deadline <= now and job.started_at is None)):
+            if not job.abandoned:
+                job.error = ModelTimeout(
+                    f"{self._model_id} did not begin with the request within the {job.deadline - job.arrived_at:g} s "
+                    "that it allowed; try again in a moment, or allow more.",
+                    model_id=self._model_id,
+                    timeout_seconds=job.deadline - job.arrived_at,
+                )
+                late.append(job)
+        if late:
+            self._on_done(late, 0, 0.0, 0)
+        self._has_deadlines = bool(self._waiting)
 
     def _answer_asked(self) -> None:
         while self._asked:
@@ -132,6 +189,25 @@ class ComputeThread:
             if error is not None and is_device_lost(error):
                 self._device_lost = error
 
+    def _generate(self, generation: Generation) -> None:
+        self._busy_since = time.perf_counter()
+        try:
+            events = generation.step()
+        finally:
+            self._busy_since = None
+        for event in events:
+            if event.error is not None and is_device_lost(event.error):
+                self._device_lost = event.error
+        if events:
+            self._on_events(events)
+
+    def failure_of(self, error: BaseException) -> LoaderdError:
+        """What a client is told of something that the model raised."""
+        if isinstance(error, LoaderdError):
+            return error
+        self._failures.note(error)
+        return PredictionFailed(self._sentence(error), model_id=self._model_id)
+
     def _unload(self, model: LoadedModel) -> None:
         try:
             model.unload()
@@ -142,13 +218,11 @@ class ComputeThread:
 
     def _compute(self, model: LoadedModel, slices: list[Slice]) -> None:
         started_at = time.perf_counter()
-        traced = []
         for part in slices:
             if part.job.started_at is None:
                 part.job.started_at = started_at
-            if part.job.timings is not None:
-                traced.append(part.job.timings)
         self._batches = 0
+        self._in_call = len(slices)
         try:
             handed_out(slices, self._predict(model, slices))
         except BaseException as error:
@@ -157,11 +231,16 @@ class ComputeThread:
                     self._fail(part.job, error)
             else:
                 self._compute_alone(model, slices)
-        seconds = time.perf_counter() - started_at
-        for timings in traced:
-            timings.called(seconds, sum(part.items for part in slices))
-        finished = [part.job for part in slices if part.job.outputs is not None or part.job.error is not None]
-        self._on_done(finished, self._batches, seconds)
+        self._in_call = 0
+        seconds, items = time.perf_counter() - started_at, items_of(slices)
+        self._waiting.called(items, seconds)
+        finished = []
+        for part in slices:
+            job = part.job
+            job.timings.called(seconds, items)
+            if job.outputs is not None or job.error is not None:
+                finished.append(job)
+        self._on_done(finished, self._batches, seconds, items)
 
     def _compute_alone(self, model: LoadedModel, slices: list[Slice]) -> None:
         """Predicts each slice by itself, so that only the one at fault fails."""
@@ -182,14 +261,10 @@ class ComputeThread:
 
     def _fail(self, job: Job, error: BaseException) -> None:
         if job.remaining_items:
-            self._waiting.remove(job)
-        if isinstance(error, LoaderdError):
-            job.error = error
-            return
-        self._failures.note(error)
+            self._waiting.drop(lambda other: other is job)
         if is_device_lost(error):
             self._device_lost = error
-        job.error = PredictionFailed(self._sentence(error), model_id=self._model_id)
+        job.error = self.failure_of(error)
 
     def _sentence(self, error: BaseException) -> str:
         if not is_out_of_memory(error):

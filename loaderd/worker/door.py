@@ -7,21 +7,26 @@ import contextlib
 import functools
 import logging
 import time
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from loaderd import wire
 from loaderd.errors import InvalidInput, LoaderdError, ModelNotLoaded, Overloaded, PredictionFailed
-from loaderd.frameworks.base import Signature
+from loaderd.frameworks.base import TOKENS, LoadedModel
 from loaderd.oip import request as oip_request
 from loaderd.oip import response as oip_response
 from loaderd.protocol import ModelSpec
 from loaderd.worker import simple
-from loaderd.worker.batching import Arrays, Job, Timings
+from loaderd.worker.batching import Arrays, Job, Rank
 from loaderd.worker.call import describe
 from loaderd.worker.compute import ComputeThread
 from loaderd.worker.counters import Counters
+from loaderd.worker.preparing import PreparingThread
+
+if TYPE_CHECKING:
+    from loaderd.generation.contract import Event, Writing
 
 log = logging.getLogger(__name__)
 
@@ -35,12 +40,22 @@ Rendered = tuple[bytes, oip_response.Chunks]
 class Door:
     """Serves one loaded model. Everything here happens on the event loop's thread."""
 
-    def __init__(self, spec: ModelSpec, signature: Signature, compute: ComputeThread) -> None:
+    def __init__(self, spec: ModelSpec, model: LoadedModel, compute: ComputeThread) -> None:
         self._spec = spec
-        self._signature = signature
+        self._signature = model.signature
+        self._generation = model.generation
+        if self._generation is not None:
+            self._generation.bound(spec.max_batch_size, spec.max_queue)
         self._compute = compute
+        loop = asyncio.get_running_loop()
+        self._preparing = (
+            PreparingThread(model, compute, lambda job: loop.call_soon_threadsafe(self.finish, [job], 0, 0.0, 0))
+            if model.prepares
+            else None
+        )
         self._counters = Counters()
-        self._jobs: dict[wire.Connection, dict[int, Job]] = {}
+        self._jobs: dict[wire.Connection, dict[int, Job | Writing]] = {}
+        self._accepted: list[Job] = []  # of what is being read: they are queued together
         self._in_flight = 0
         self._draining = False
         self._idle = asyncio.Event()
@@ -58,7 +73,13 @@ class Door:
         )
 
     def counters(self) -> dict[str, Any]:
-        return self._counters.to_message(self._in_flight, self._compute.queued, self._compute.busy_seconds)
+        return self._counters.to_message(self._in_flight, self._queued, self._compute.busy_seconds)
+
+    @property
+    def _queued(self) -> int:
+        """Requests that wait for a call."""
+        queued = self._in_flight - self._compute.in_call
+        return queued if queued > 0 else 0
 
     async def drain(self) -> None:
         """Refuses new requests; returns when all accepted ones are answered and their bytes are sent.
@@ -79,7 +100,7 @@ class Door:
             await connection.flush()
 
     def _connection(self) -> wire.Connection:
-        connection = wire.Connection(self._on_message, self._on_lost)
+        connection = wire.Connection(self._on_message, self._on_lost, self._queue_accepted)
         self._jobs[connection] = {}
         self._deserted.clear()
         return connection
@@ -90,15 +111,22 @@ class Door:
         if not self._jobs:
             self._deserted.set()
 
-    def _abandon(self, job: Job) -> None:
+    def _abandon(self, job: Job | Writing) -> None:
         """Nobody waits any more: it is not computed if it can be helped, and not waited for."""
-        job.abandoned = True
+        if isinstance(job, Job):
+            job.abandoned = True
+            self._compute.abandoned()
+        else:
+            assert self._generation is not None
+            self._generation.cancel(job)
         self._left_flight()
 
     def _left_flight(self) -> None:
         self._in_flight -= 1
         if not self._in_flight:
             self._idle.set()
+
+    # Requests
 
     def _on_message(self, connection: wire.Connection, message: wire.Message) -> None:
         if message.kind == wire.Kind.CANCEL:
@@ -108,8 +136,8 @@ class Door:
             connection.send(message.request_id, wire.Kind.ANSWER, b"")
             return
         try:
-            queued = self._admit()
-            job = self._job(message)
+            self._admit()
+            work = self._writing(message) if message.kind == wire.Kind.GENERATE else self._job(message)
         except LoaderdError as error:
             self._send_error(connection, message.request_id, error)
             return
@@ -125,50 +153,86 @@ class Door:
             refused = InvalidInput(f"The request cannot be read: {describe(error)}.")
             self._send_error(connection, message.request_id, refused)
             return
-        job.origin = (connection, message.request_id)
-        self._jobs[connection][message.request_id] = job
+        work.origin = (connection, message.request_id)
+        self._jobs[connection][message.request_id] = work
+        queued = self._queued + (self._compute.busy_seconds > 0.0)
         self._in_flight += 1
         self._idle.clear()
         self._counters.accepted(self._in_flight, queued)
-        self._compute.submit(job)
+        if isinstance(work, Job):
+            self._accepted.append(work)
+        else:
+            self._compute.wake()
+
+    def _queue_accepted(self) -> None:
+        """Hands over what came in one read: one wake-up of the other thread for all of it."""
+        if self._accepted:
+            accepted, self._accepted = self._accepted, []
+            (self._compute if self._preparing is None else self._preparing).submit(accepted)
 
     def _cancel(self, connection: wire.Connection, message: wire.Message) -> None:
-        job = self._jobs[connection].pop(message.request_id, None)
-        if job is None:
+        work = self._jobs[connection].pop(message.request_id, None)
+        if work is None:
             return  # the answer and the cancellation crossed
-        self._abandon(job)
+        self._abandon(work)
         if message.head == b"timeout":
-            self._answered(job, "no answer in time")
+            self._answered(work, "no answer in time")
 
-    def _admit(self) -> int:
-        """How many requests will wait with this one; raises when it may not come in."""
+    def _admit(self) -> None:
+        """Raises when a request may not come in."""
         if self._draining:
             raise ModelNotLoaded(
                 f"{self._spec.model_id} is being unloaded and takes no new predictions; load it again to use it.",
                 model_id=self._spec.model_id,
             )
-        queued = self._compute.queued
-        if queued >= self._spec.max_queue:
+        if self._in_flight >= self._spec.max_queue and self._queued >= self._spec.max_queue:
             raise Overloaded(
-                f"{self._spec.model_id} has {queued} requests waiting, which is its limit; try again in a moment.",
+                f"{self._spec.model_id} has {self._queued} requests waiting, which is its limit; try again in a "
+                "moment.",
                 model_id=self._spec.model_id,
-                queued=queued,
+                queued=self._queued,
             )
-        return queued + (self._compute.busy_seconds > 0.0)
 
     def _job(self, message: wire.Message) -> Job:
         arrived_at = time.perf_counter()
+        head = _read_head(message.head) if message.head else _NO_HEAD
         if message.kind == wire.Kind.INFER:
-            head = orjson.loads(message.head)
             asked = oip_request.parse(message.body, head.get("header_bytes"), self._signature)
             render = functools.partial(self._render_infer, asked, head["name"])
-            return Job(asked.inputs, asked.items, arrived_at, render, timings=_timings(head))
-        if message.kind == wire.Kind.PREDICT:
+            job = Job(asked.inputs, asked.items, arrived_at, render)
+            if asked.priority:
+                job.rank = Rank.URGENT if asked.priority == 1 else Rank.BULK
+            if asked.timeout_seconds is not None:
+                job.deadline = arrived_at + asked.timeout_seconds
+        elif message.kind == wire.Kind.PREDICT:
             inputs = simple.parse(message.body, self._signature)
             items = len(next(iter(inputs.values())))
-            timings = _timings(orjson.loads(message.head)) if message.head else None
-            return Job(inputs, items, arrived_at, functools.partial(self._render_simple, arrived_at), timings=timings)
-        raise InvalidInput(f"A message of kind {message.kind} is no request.")
+            job = Job(inputs, items, arrived_at, functools.partial(self._render_simple, arrived_at))
+        else:
+            raise InvalidInput(f"A message of kind {message.kind} is no request.")
+        if len(head) > 2:  # more than the name and the length
+            job.is_traced = bool(head.get("trace"))
+            job.wants_usage = bool(head.get("usage"))
+            if head.get("bulk"):
+                job.rank = Rank.BULK
+        elif head.get("trace") or head.get("bulk"):  # of a plain prediction
+            job.is_traced = bool(head.get("trace"))
+            job.rank = Rank.BULK if head.get("bulk") else job.rank
+        job.input_seconds = time.perf_counter() - arrived_at
+        return job
+
+    def _writing(self, message: wire.Message) -> Writing:
+        if self._generation is None:
+            raise InvalidInput(
+                f"{self._spec.model_id} does not generate text; ask a model that does, or use its inference endpoint.",
+                param="model",
+            )
+        request = orjson.loads(message.body)
+        if not isinstance(request, dict):
+            raise InvalidInput("The request must be a JSON object.")
+        return self._generation.start(request)
+
+    # Answers
 
     def _render_infer(self, asked: oip_request.InferRequest, name: str, outputs: Arrays) -> Rendered:
         header_bytes, chunks = oip_response.build(asked, outputs, self._signature, name, self._spec.version)
@@ -183,9 +247,10 @@ class Door:
         }
         return b"", [orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)]
 
-    def finish(self, jobs: list[Job], batches: int, compute_seconds: float) -> None:
+    def finish(self, jobs: Sequence[Job], batches: int, compute_seconds: float, batch_items: int) -> None:
         """Answers and counts jobs that the compute thread is done with."""
-        self._counters.computed(batches, compute_seconds)
+        if batches:
+            self._counters.computed(batches, compute_seconds, batch_items)
         for job in jobs:
             if not job.abandoned:
                 self._finish_one(job)
@@ -194,6 +259,7 @@ class Door:
         connection, request_id = job.origin
         del self._jobs[connection][request_id]
         self._left_flight()
+        began = time.perf_counter()
         try:
             if job.error is not None:
                 raise job.error
@@ -202,11 +268,11 @@ class Door:
         except LoaderdError as error:
             if not isinstance(error, InvalidInput):
                 self._answered(job, error.message)
-            self._send_error(connection, request_id, error, b"" if job.timings is None else _traced_head(job))
+            self._send_error(connection, request_id, error, _traced_head(job) if job.is_traced else b"")
         else:
-            self._answered(job)
-            if job.timings is not None:
-                head = _traced_head(job, header_bytes=int(head) if head else None)
+            self._answered(job, output_seconds=time.perf_counter() - began)
+            if job.is_traced or job.wants_usage:
+                head = _telling_head(job, head)
             connection.send(request_id, wire.Kind.ANSWER, head, *chunks)
 
     def _rendered(self, job: Job, outputs: Arrays) -> Rendered:
@@ -223,27 +289,82 @@ class Door:
             raise PredictionFailed(f"{model_id}'s answer passes {wire.MAX_BODY_BYTES} bytes; send fewer items at once.")
         return rendered
 
-    def _answered(self, job: Job, error: str = "") -> None:
+    def take_events(self, events: Sequence[Event]) -> None:
+        """Passes on what a step of the generator came to."""
+        for event in events:
+            writing = event.writing
+            if writing.cancelled or writing.origin is None:
+                continue
+            connection, request_id = writing.origin
+            if self._jobs.get(connection, {}).get(request_id) is not writing:
+                continue
+            if event.piece is not None:
+                connection.send(request_id, wire.Kind.PART, b"", orjson.dumps(event.piece))
+                continue
+            del self._jobs[connection][request_id]
+            self._left_flight()
+            if event.error is None:
+                self._answered(writing)
+                connection.send(request_id, wire.Kind.ANSWER, b"", orjson.dumps(event.final))
+                continue
+            error = self._compute.failure_of(event.error)
+            if not isinstance(error, InvalidInput):
+                self._answered(writing, error.message)
+            self._send_error(connection, request_id, error)
+
+    def _answered(self, work: Job | Writing, error: str = "", output_seconds: float = 0.0) -> None:
         now = time.perf_counter()
-        queued_until = now if job.started_at is None else job.started_at
-        self._counters.answered(job.items, now - job.arrived_at, queued_until - job.arrived_at, error)
+        queued_until = now if work.started_at is None else work.started_at
+        if isinstance(work, Job):
+            input_seconds, infer_seconds = work.input_seconds, work.timings.compute_seconds
+        else:
+            input_seconds, infer_seconds = 0.0, work.compute_seconds
+        self._counters.answered(
+            work.items,
+            now - work.arrived_at,
+            queued_until - work.arrived_at,
+            error,
+            input_seconds,
+            infer_seconds,
+            output_seconds,
+        )
 
     def _send_error(self, connection: wire.Connection, request_id: int, error: LoaderdError, head: bytes = b"") -> None:
         connection.send(request_id, wire.Kind.ERROR, head, orjson.dumps(error.to_message(), default=str))
 
 
-def _timings(head: dict[str, Any]) -> Timings | None:
-    return Timings() if head.get("trace") else None
+_NO_HEAD: dict[str, Any] = {}
 
 
-def _traced_head(job: Job, **fields: Any) -> bytes:
-    """The head of a traced request's answer (loaderd.wire)."""
-    assert job.timings is not None
+@functools.lru_cache(maxsize=512)
+def _read_head(head: bytes) -> dict[str, Any]:
+    """A head as what it says: clients ask with few different ones."""
+    told: dict[str, Any] = orjson.loads(head)
+    return told
+
+
+def _trace_of(job: Job) -> dict[str, Any]:
     assert job.started_at is not None
-    trace = {
+    return {
         "queue_seconds": job.started_at - job.arrived_at,
         "compute_seconds": job.timings.compute_seconds,
         "items": job.items,
         "batch_items": job.timings.batch_items,
     }
-    return orjson.dumps({**fields, "trace": trace})
+
+
+def _traced_head(job: Job) -> bytes:
+    """The head of a traced request's error (loaderd.wire); empty when the model did not get to it."""
+    return b"" if job.started_at is None else orjson.dumps({"trace": _trace_of(job)})
+
+
+def _telling_head(job: Job, head: bytes) -> bytes:
+    """The head of an answer that tells more than its length (loaderd.wire)."""
+    told: dict[str, Any] = {"header_bytes": int(head) if head else None}
+    if job.is_traced:
+        told["trace"] = _trace_of(job)
+    if job.wants_usage:
+        assert job.outputs is not None
+        tokens = job.outputs.get(TOKENS)
+        told["usage"] = {"tokens": None if tokens is None else int(tokens.sum())}
+    return orjson.dumps(told)

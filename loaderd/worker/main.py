@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import uvloop
 
@@ -27,6 +27,9 @@ from loaderd.worker.compute import ComputeThread
 from loaderd.worker.door import Door
 from loaderd.worker.load import Load
 from loaderd.worker.memory_limit import limit_memory
+
+if TYPE_CHECKING:
+    from loaderd.generation.contract import Event
 
 log = logging.getLogger(__name__)
 
@@ -78,9 +81,13 @@ async def _live(sock: socket.socket, spec: ModelSpec, data_socket_path: str, fra
         settle: Callable[[Any], None] = loaded.set_result if error is None else loaded.set_exception
         loop.call_soon_threadsafe(settle, model if error is None else _Raised(error))
 
-    def on_done(jobs: list[Job], batches: int, compute_seconds: float) -> None:
+    def on_done(jobs: list[Job], batches: int, compute_seconds: float, batch_items: int) -> None:
         assert door is not None
-        loop.call_soon_threadsafe(door.finish, jobs, batches, compute_seconds)
+        loop.call_soon_threadsafe(door.finish, jobs, batches, compute_seconds, batch_items)
+
+    def on_events(events: list[Event]) -> None:
+        assert door is not None
+        loop.call_soon_threadsafe(door.take_events, events)
 
     leaving: list[asyncio.Task[None]] = []  # held: the event loop would forget the task
 
@@ -94,14 +101,14 @@ async def _live(sock: socket.socket, spec: ModelSpec, data_socket_path: str, fra
         loop.call_soon_threadsafe(channel.send, message)
         return result.fault
 
-    compute = ComputeThread(spec, load.run, on_loaded, on_done, on_device_lost)
+    compute = ComputeThread(spec, load.run, on_loaded, on_done, on_device_lost, on_events)
     draining: asyncio.Task[None] | None = None
     next_command = asyncio.ensure_future(channel.receive())  # ends the process when the supervisor goes
     try:
         framework.ensure_imported()
         compute.start()
         model = await loaded
-        door = Door(spec, model.signature, compute)
+        door = Door(spec, model, compute)
         await door.open(data_socket_path)
     except (Exception, SystemExit) as error:
         cause = error.error if isinstance(error, _Raised) else error

@@ -12,5 +12,5 @@ class AccountsConfig(AppConfig):
         from modelhub.accounts.groups import create_groups
 
         signals.connect()
-        # Permissions are made app by app; lifecycle is the last one whose permissions the groups hold.
-        post_migrate.connect(create_groups, sender=apps.get_app_config("lifecycle"), dispatch_uid="accounts.groups")
+        # Permissions are made app by app; jobs is the last one whose permissions the groups hold.
+        post_migrate.connect(create_groups, sender=apps.get_app_config("jobs"), dispatch_uid="accounts.groups")

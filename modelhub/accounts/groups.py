@@ -21,6 +21,7 @@ VIEWER_PERMISSIONS = (
     "telemetry.view_comparison",
     "policy.view_policy",
     "policy.view_policychange",
+    "jobs.view_job",
 )
 OPERATOR_PERMISSIONS = (
     *VIEWER_PERMISSIONS,

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from django.contrib.admin.models import CHANGE, LogEntry
+from django.contrib.admin.models import ADDITION, CHANGE, DELETION, LogEntry
 
+from modelhub.jobs.models import Job
 from modelhub.registry.models import ModelVersion
 
 
@@ -21,3 +22,16 @@ def record_change(version: ModelVersion, values: Mapping[str, Any], user: Any) -
         LogEntry.objects.log_actions(
             user.pk, [version], CHANGE, change_message=f"By the API. {', '.join(changed)}.", single_object=True
         )
+
+
+_OF_JOBS = {
+    "asked": (ADDITION, "Asked for"),
+    "cancelled": (CHANGE, "Cancelled"),
+    "removed": (DELETION, "Removed, with its files"),
+}
+
+
+def record_of_job(job: Job, what: str, user: Any, source: str = "By the API") -> None:
+    """Leaves an entry. what: asked, cancelled or removed; before it is."""
+    flag, told = _OF_JOBS[what]
+    LogEntry.objects.log_actions(user.pk, [job], flag, change_message=f"{source}. {told}.", single_object=True)

@@ -38,7 +38,7 @@ def errors(*statuses: int) -> dict[int, OpenApiResponse]:
 
 def canonical_paths(endpoints: list[tuple[str, str, str, Any]], **kwargs: Any) -> list[tuple[str, str, str, Any]]:
     """Paths as the specification writes them: lists end with a slash, nothing else does; both forms are served."""
-    lists = ("/api/models/", "/api/lineages/", "/api/operations/", "/api/alerts/")
+    lists = ("/api/models/", "/api/lineages/", "/api/operations/", "/api/alerts/", "/api/jobs/")
     return [
         (path if path in lists else path.rstrip("/"), regex, method, view) for path, regex, method, view in endpoints
     ]

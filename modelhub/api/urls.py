@@ -11,7 +11,9 @@ from rest_framework.routers import APIRootView, SimpleRouter
 from rest_framework.views import APIView
 
 from modelhub.api.views.alerts import AlertViewSet
+from modelhub.api.views.caching import CacheViewSet
 from modelhub.api.views.host import HostViewSet
+from modelhub.api.views.jobs import JobViewSet
 from modelhub.api.views.lineages import LineageViewSet
 from modelhub.api.views.models import ModelViewSet
 from modelhub.api.views.operations import OperationViewSet
@@ -37,6 +39,7 @@ class Modelhub(APIRootView):
         "lineages": "lineage-list",
         "operations": "operation-list",
         "alerts": "alert-list",
+        "jobs": "job-list",
         "samples": "samples",
         "policy": "policy",
         "schema": "schema",
@@ -64,12 +67,14 @@ router.register("models", ModelViewSet, basename="model")
 router.register("lineages", LineageViewSet, basename="lineage")
 router.register("operations", OperationViewSet, basename="operation")
 router.register("alerts", AlertViewSet, basename="alert")
+router.register("jobs", JobViewSet, basename="job")
 
 urlpatterns = [
     path("", Modelhub.as_view(), name="api-root"),
     path("", include(router.urls)),
     re_path("^policy/?$", PolicyViewSet.as_view({"get": "retrieve", "patch": "partial_update"}), name="policy"),
     re_path("^policy/changes/?$", PolicyViewSet.as_view({"get": "changes"}), name="policy-changes"),
+    re_path("^cache/?$", CacheViewSet.as_view({"delete": "clear"}), name="cache"),
     re_path("^samples/?$", HostViewSet.as_view({"get": "samples"}), name="samples"),
     re_path("^schema/?$", SpectacularAPIView.as_view(), name="schema"),
     re_path("^docs/?$", SpectacularSwaggerSplitView.as_view(url_name="schema"), name="docs"),

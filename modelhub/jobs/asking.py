@@ -59,7 +59,8 @@ class Stopped(Exception):
 
 @dataclass(slots=True)
 class Asker:
-    """Asks one version, with low priority. timeout_seconds: of one request. patience_seconds: how long it tries before it says that one must wait.
+    """Asks one version, with low priority. timeout_seconds: of one request. patience_seconds: how long it tries before
+    it says that one must wait.
 
     stop: set when it shall end; on_waiting is told why nothing goes on.
     """

@@ -1,4 +1,4 @@
-"""The files of a job: `<state folder>/jobs/<id>/` with `input`, `result` and what the runner needs; for this user alone."""
+"""The files of a job: `<state folder>/jobs/<id>/` with `input`, `result` what grows; for this user alone."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class JobFolder:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[bool]:
-        """Whether nobody else works in it; the kernel lets go when this process dies. Raises OSError where it is gone."""
+        """Whether nobody else works in it. The kernel lets go when this process dies. Raises OSError."""
         descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             try:

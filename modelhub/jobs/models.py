@@ -46,7 +46,12 @@ class Job(models.Model):
     # How it stands: written by the runner, and by who cancels it
     state = models.CharField(max_length=16, choices=JobState.choices, default=JobState.QUEUED)
     version = models.ForeignKey(
-        ModelVersion, null=True, blank=True, on_delete=models.SET_NULL, related_name="+", help_text="Chosen at its start."
+        ModelVersion,
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        related_name="+",
+        help_text="Chosen at its start.",
     )
     model_id = models.CharField(max_length=200, blank=True, help_text="The version's id, kept when it goes.")
     rows_total = models.BigIntegerField(null=True, blank=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import Any
 
@@ -25,9 +26,10 @@ def pinned(name: str, version: str = "") -> ModelVersion:
     lineage = Model.objects.filter(name=name).first()
     if lineage is None:
         found = ModelVersion.objects.filter(model_id=name).first()
-        if found is None or version not in ("", found.version):
-            told = f"No model and no lineage is named {name!r}" if found is None else f"{name} is version {found.version}"
-            raise UnknownModel(f"{told}; `manage.py models` lists them.", model_id=name)
+        if found is None:
+            raise UnknownModel(f"No model and no lineage is named {name!r}; `manage.py models` lists them.")
+        if version not in ("", found.version):
+            raise UnknownModel(f"{name} is version {found.version}, not {version}; ask for its lineage, or without.")
         return found
     versions = ModelVersion.objects.filter(lineage=lineage)
     if version:
@@ -53,12 +55,8 @@ def signature_of(version: ModelVersion, *, user: str) -> dict[str, Any]:
     """Inputs, outputs and labels. Of a model that was never loaded the door is asked first, which loads it where its
     policy says so. Raises LoaderdError."""
     if version.signature is None:
-        try:
-            client.predict(
-                version.model_id, [], user=user, timeout_seconds=client.time_limit_seconds(), is_bulk=True
-            )
-        except InvalidInput:
-            pass  # it is loaded: it says that nothing was asked
+        with contextlib.suppress(InvalidInput):  # it is loaded, and says that nothing was asked
+            client.predict(version.model_id, [], user=user, timeout_seconds=client.time_limit_seconds(), is_bulk=True)
         deadline = time.monotonic() + SIGNATURE_SECONDS
         while version.signature is None and time.monotonic() < deadline:
             version.refresh_from_db(fields=["signature"])

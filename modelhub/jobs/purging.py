@@ -22,9 +22,9 @@ def purge_jobs(oldest: datetime) -> Callable[[], int | None]:
 
     def step() -> int | None:
         old = list(
-            Job.objects.exclude(state__in=UNDER_WAY).filter(finished_at__lt=ended_before).order_by("finished_at")[
-                :CHUNK_JOBS
-            ]
+            Job.objects.exclude(state__in=UNDER_WAY)
+            .filter(finished_at__lt=ended_before)
+            .order_by("finished_at")[:CHUNK_JOBS]
         )
         for job in old:
             remove(job)

@@ -96,4 +96,6 @@ def remove(job: Job) -> None:
 def failed(job: Job) -> LoaderdError:
     """Why there is no result."""
     told = (job.error or {}).get("message") or job.problem
-    return StateForbids(f"The job has {'not ended' if not job.is_ended else job.state}. {told}".strip(), state=job.state)
+    return StateForbids(
+        f"The job has {'not ended' if not job.is_ended else job.state}. {told}".strip(), state=job.state
+    )

@@ -40,12 +40,14 @@ def queue_answers() -> bool:
 
 
 def loaderd_answers(config: Config) -> bool:
-    """Whether its control socket answers and the inference door is open."""
+    """Whether its control socket answers and the inference door is open, and has said whether it speaks gRPC."""
     try:
         door = LoaderClient(config.control_socket, timeout_seconds=ANSWER_TIMEOUT_SECONDS).ping().get("inference")
     except LoaderdError:
         return False
-    return door is not None and _get(door["host"], door["port"], "/v2/health/ready", {})
+    if door is None or (config.GRPC_PORT and "grpc" not in door):
+        return False
+    return _get(door["host"], door["port"], "/v2/health/ready", {})
 
 
 def _get(host: str, port: int, path: str, headers: dict[str, str]) -> bool:

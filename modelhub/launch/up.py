@@ -31,6 +31,7 @@ COMMANDS = {
     "web": (sys.executable, "-m", "gunicorn", "-c", "python:modelhub.launch.gunicorn_config", "modelhub.wsgi"),
     "queue": (*MANAGE, "queue"),
     "loaderd": (*MANAGE, "loaderd"),
+    "jobs": (*MANAGE, "jobrunner"),
 }
 REMIND_SECONDS = 30.0
 KEPT_FROM_PARTS = ("DJANGO_SUPERUSER_PASSWORD",)
@@ -160,7 +161,9 @@ def _announce_when_ready(manager: Manager, config: Config) -> None:
             manager.say(f"not ready after {reminded - began:.0f} s: {', '.join(waiting)}; see the lines above")
     web = f"http://{readiness.reachable_host(config.WEB_HOST)}:{config.WEB_PORT}"
     inference = f"http://{readiness.reachable_host(config.INFERENCE_HOST)}:{config.INFERENCE_PORT}"
-    manager.announce(f"modelhub is ready: admin {web}/admin/ API {web}/api/models/ inference {inference}/v2")
+    grpc_host = readiness.reachable_host(config.GRPC_HOST or config.INFERENCE_HOST)
+    grpc = f" gRPC {grpc_host}:{config.GRPC_PORT}" if config.GRPC_PORT else ""
+    manager.announce(f"modelhub is ready: admin {web}/admin/ API {web}/api/models/ inference {inference}/v2{grpc}")
 
 
 def _keep_postgres(manager: Manager, config: Config) -> None:

@@ -101,12 +101,15 @@ _COUNT = f"""
         latency_seconds_total = version.latency_seconds_total + added.latency_seconds,
         prediction_error_count = version.prediction_error_count + added.errors,
         error_count = version.error_count + added.errors,
+        cache_hit_count = version.cache_hit_count + added.cache_hits,
+        cache_miss_count = version.cache_miss_count + added.cache_misses,
         last_used_at = greatest(version.last_used_at, to_timestamp(added.last_at)),
         last_error = CASE WHEN added.last_error = '' THEN version.last_error ELSE added.last_error END
     FROM unnest(
         %(model_ids)s::text[], %(requests)s::bigint[], %(items)s::bigint[], %(errors)s::bigint[],
-        %(latency_seconds)s::float8[], %(last_ats)s::float8[], %(last_errors)s::text[]
-    ) AS added(model_id, requests, items, errors, latency_seconds, last_at, last_error)
+        %(latency_seconds)s::float8[], %(last_ats)s::float8[], %(last_errors)s::text[],
+        %(cache_hits)s::bigint[], %(cache_misses)s::bigint[]
+    ) AS added(model_id, requests, items, errors, latency_seconds, last_at, last_error, cache_hits, cache_misses)
     WHERE version.model_id = added.model_id
 """  # noqa: S608 (the only name in it is the table's)
 
@@ -126,6 +129,8 @@ def record_usage(increments: Sequence[Usage]) -> None:
                 "latency_seconds": [usage.latency_seconds for usage in increments],
                 "last_ats": [usage.last_at for usage in increments],
                 "last_errors": [storable(usage.last_error) if usage.errors else "" for usage in increments],
+                "cache_hits": [usage.cache_hits for usage in increments],
+                "cache_misses": [usage.cache_misses for usage in increments],
             },
         )
 

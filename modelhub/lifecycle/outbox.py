@@ -178,6 +178,8 @@ def _sum(before: Usage | None, added: Usage) -> Usage:
         latency_seconds=before.latency_seconds + added.latency_seconds,
         last_at=max(before.last_at, added.last_at),
         last_error=added.last_error or before.last_error,
+        cache_hits=before.cache_hits + added.cache_hits,
+        cache_misses=before.cache_misses + added.cache_misses,
     )
 
 

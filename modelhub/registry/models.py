@@ -196,6 +196,12 @@ class ModelVersion(models.Model):
     item_count = models.PositiveBigIntegerField(default=0, help_text="Inputs in them.")
     latency_seconds_total = models.FloatField(default=0.0)
     prediction_error_count = models.PositiveBigIntegerField(default=0)
+    cache_hit_count = models.PositiveBigIntegerField(
+        default=0, help_text="Predictions answered without the model: with a kept answer, or another one's computation."
+    )
+    cache_miss_count = models.PositiveBigIntegerField(
+        default=0, help_text="Predictions that it computed although its answers are kept."
+    )
     error_count = models.PositiveBigIntegerField(
         default=0, help_text="Failed loads, dead processes, failed predictions."
     )
@@ -299,6 +305,12 @@ class ModelVersion(models.Model):
     @property
     def average_latency_seconds(self) -> float | None:
         return self.latency_seconds_total / self.usage_count if self.usage_count else None
+
+    @property
+    def cache_hit_rate(self) -> float | None:
+        """Share of the predictions that the cache answered, of those that it could have; None before the first."""
+        asked = self.cache_hit_count + self.cache_miss_count
+        return self.cache_hit_count / asked if asked else None
 
     @property
     def error_rate(self) -> float:

@@ -39,7 +39,7 @@ PURGES: list[Callable[[datetime], Step]] = []
 _LOCK_KEY = "modelhub.telemetry.maintenance"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SAMPLES = Sample._meta.db_table
-_SUMS = ("requests", "items", "errors", "latency_seconds", "compute_seconds")
+_SUMS = ("requests", "items", "errors", "latency_seconds", "compute_seconds", "cache_hits", "cache_misses")
 _HIGHEST = ("queued", "in_flight", "private_bytes", "gpu_bytes", "reserved_bytes", "budget_bytes")
 
 logger = logging.getLogger(__name__)

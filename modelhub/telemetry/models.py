@@ -13,8 +13,9 @@ from modelhub.registry.models import Model, ModelVersion
 class Sample(models.Model):
     """One interval of one model, or of the host (version null). Rolled up with age: 10 s, 60 s, 600 s.
 
-    Sums: requests, items, errors, latency_seconds, compute_seconds, histogram (loaderd.histogram; empty when
-    nothing was asked). Highest: queued, in_flight, and all bytes; of available_bytes the lowest.
+    Sums: requests, items, errors, latency_seconds, compute_seconds, cache_hits, cache_misses, histogram
+    (loaderd.histogram; empty when nothing was asked). Highest: queued, in_flight, and all bytes; of available_bytes
+    the lowest.
     """
 
     version = models.ForeignKey(ModelVersion, null=True, blank=True, on_delete=models.CASCADE, related_name="samples")
@@ -26,6 +27,8 @@ class Sample(models.Model):
     latency_seconds = models.FloatField(default=0.0)
     compute_seconds = models.FloatField(default=0.0)
     histogram = ArrayField(models.BigIntegerField(), default=list, blank=True)
+    cache_hits = models.PositiveBigIntegerField(default=0, help_text="Answered without the model; not in requests.")
+    cache_misses = models.PositiveBigIntegerField(default=0, help_text="Computed although answers are kept.")
     queued = models.PositiveIntegerField(default=0)
     in_flight = models.PositiveIntegerField(default=0)
     private_bytes = models.BigIntegerField(null=True, blank=True)

@@ -42,6 +42,7 @@ _SUMMARIES = f"""
         SELECT version_id,
             sum(requests)::bigint AS requests, sum(items)::bigint AS items, sum(errors)::bigint AS errors,
             sum(latency_seconds) AS latency_seconds, sum(compute_seconds) AS compute_seconds,
+            sum(cache_hits)::bigint AS cache_hits, sum(cache_misses)::bigint AS cache_misses,
             max(queued) AS max_queued, max(in_flight) AS max_in_flight,
             max(private_bytes) AS private_bytes_max, max(gpu_bytes) AS gpu_bytes_max,
             sum(seconds)::bigint AS seconds, max(at) AS last_at
@@ -56,9 +57,10 @@ def summary(version: ModelVersion, window_seconds: float) -> dict[str, Any]:
 
     requests, items, errors: answered predictions, inputs in them, failed ones. error_rate: errors / requests, 0.0 to
     1.0. requests_per_second: requests / window. throughput: items / second of computing, or None.
-    latency_ms: {mean, p50, p95, p99}, each None without requests. max_queued, max_in_flight, private_bytes_max,
-    gpu_bytes_max: the highest; bytes are None when none were measured. loaded_seconds: of the window, in which it was
-    loaded, by the samples. last_at: of the newest sample, or None.
+    latency_ms: {mean, p50, p95, p99}, each None without requests. cache_hits: answered without the model, which are
+    not among the requests; cache_misses: computed although answers are kept; cache_hit_rate: None without both.
+    max_queued, max_in_flight, private_bytes_max, gpu_bytes_max: the highest; bytes are None when none were measured.
+    loaded_seconds: of the window, in which it was loaded, by the samples. last_at: of the newest sample, or None.
     """
     return summaries([version.pk], window_seconds)[version.pk]
 
@@ -77,6 +79,7 @@ def summaries(version_ids: Iterable[int], window_seconds: float) -> dict[int, di
 def _summary(row: Mapping[str, Any], window_seconds: float) -> dict[str, Any]:
     requests, items, errors = (row.get(name) or 0 for name in ("requests", "items", "errors"))
     compute_seconds = row.get("compute_seconds") or 0.0
+    hits, misses = row.get("cache_hits") or 0, row.get("cache_misses") or 0
     return {
         "window_seconds": window_seconds,
         "requests": requests,
@@ -86,6 +89,9 @@ def _summary(row: Mapping[str, Any], window_seconds: float) -> dict[str, Any]:
         "requests_per_second": requests / window_seconds,
         "throughput": items / compute_seconds if compute_seconds else None,
         "latency_ms": latency_ms(requests, row.get("latency_seconds") or 0.0, _dense(row)),
+        "cache_hits": hits,
+        "cache_misses": misses,
+        "cache_hit_rate": hits / (hits + misses) if hits or misses else None,
         "max_queued": row.get("max_queued") or 0,
         "max_in_flight": row.get("max_in_flight") or 0,
         "private_bytes_max": row.get("private_bytes_max"),

@@ -46,6 +46,8 @@ def record_samples(samples: Sequence[SampleReport]) -> None:
                 latency_seconds=sample.latency_seconds,
                 compute_seconds=sample.compute_seconds,
                 histogram=trimmed(sample.histogram),
+                cache_hits=sample.cache_hits,
+                cache_misses=sample.cache_misses,
                 queued=sample.queued,
                 in_flight=sample.in_flight,
                 private_bytes=sample.private_bytes,

@@ -22,7 +22,8 @@ def input_of(estimator: Any, artifact: Artifact) -> TensorSpec:
     first = list(_first_steps(estimator))
     if any(_takes_text(step) for step in first):
         return TensorSpec("text", "BYTES", (-1,))
-    count = getattr(estimator, "n_features_in_", None) or _sample_width(artifact)
+    count = getattr(estimator, "n_features_in_", None)  # a pipeline that begins with "passthrough" has none
+    count = count or getattr(first[0], "n_features_in_", None) or _sample_width(artifact)
     if count is None:
         raise LoadFailed(
             f"{artifact.model_id} does not tell how many features it takes; "

@@ -1,8 +1,8 @@
 """A causal network that writes several texts at once, with the keys and values of each kept between steps.
 
-The rows of a batch are padded on the left to the longest one. What is padding is masked and each row counts its own positions,
-so a row computes the same whoever is beside it. A row that joins is padded to the width of the others, or they to its; when
-rows leave, columns that are padding for all that stay are dropped.
+The rows of a batch are padded on the left to the longest one. What is padding is masked and each row counts its own
+positions, so a row computes the same whoever is beside it. A row that joins is padded to the width of the others, or
+they to its; when rows leave, columns that are padding for all that stay are dropped.
 """
 
 from __future__ import annotations

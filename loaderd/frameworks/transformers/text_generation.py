@@ -25,9 +25,9 @@ DEFAULT_NEW_TOKENS = 50
 class TextGenerator(TextModel):
     """`predict` answers the continuation only, always the likeliest one: equal texts get equal answers.
 
-    Its length is "max_new_tokens" of metadata.json or generation_config.json, else DEFAULT_NEW_TOKENS. A text
-    that leaves no room for it loses its beginning. `generation` takes the wishes of each request; it is None for a network that
-    keeps no keys and values.
+    Its length is "max_new_tokens" of metadata.json or generation_config.json, else DEFAULT_NEW_TOKENS. A text that
+    leaves no room for it loses its beginning. `generation` takes the wishes of each request; it is None for a network
+    that keeps no keys and values.
     """
 
     def __init__(self, artifact: Artifact, report: ReportProgress) -> None:
@@ -74,8 +74,8 @@ class TextGenerator(TextModel):
 
 
 class Words:
-    """The `Vocabulary` of a checkpoint. Threads may use it beside each other: nothing here sets the tokenizer's truncation or
-    padding, which it refuses while another one uses it."""
+    """The `Vocabulary` of a checkpoint. Threads may use it beside each other: nothing here sets the tokenizer's
+    truncation or padding, which it refuses while another one uses it."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self._model_id = checkpoint.model_id
@@ -86,7 +86,8 @@ class Words:
         self.size = int(checkpoint.network.get_input_embeddings().weight.shape[0])
         self.max_tokens = checkpoint.max_tokens
         ends = checkpoint.network.generation_config.eos_token_id
-        self.ends = frozenset([*(ends if isinstance(ends, list) else [ends]), self._tokenizer.eos_token_id]) - {None}
+        known = [*(ends if isinstance(ends, list) else [ends]), self._tokenizer.eos_token_id]
+        self.ends = frozenset(int(token) for token in known if token is not None)
 
     def tokens_of(self, text: str, at_most: int | None = None) -> list[int]:
         """The tokens of a text, special ones included; at_most: of a longer one the last so many."""

@@ -13,8 +13,9 @@ from google.protobuf import json_format
 import loaderd
 from loaderd.errors import UnknownModel
 from loaderd.gateway.access import Caller
-from loaderd.gateway.grpc.configuration import configuration
+from loaderd.gateway.grpc import transcoding
 from loaderd.gateway.grpc.messages import message_class
+from loaderd.gateway.model_config import model_config
 from loaderd.gateway.oip import EXTENSIONS
 from loaderd.gateway.predicting import Predictor
 from loaderd.gateway.repository import Repository
@@ -67,12 +68,10 @@ class Calls:
 
     async def model_config(self, request: Any, caller: Caller) -> Any:
         route = (await self._predictor.lookup.find(request.name, request.version or None)).route
-        if route.signature is None:
-            route.require_ready()
-        return _from_json("ModelConfigResponse", {"config": configuration(request.name, route)})
+        return _from_json("ModelConfigResponse", {"config": model_config(route, request.name)})
 
     async def model_statistics(self, request: Any, caller: Caller) -> Any:
-        told = await statistics(self._supervisor, request.name or None, request.version or None)
+        told = await statistics(self._supervisor, self._predictor.lookup, request.name or None, request.version or None)
         return _from_json("ModelStatisticsResponse", told)
 
     async def repository_index(self, request: Any, caller: Caller) -> Any:
@@ -90,12 +89,12 @@ class Calls:
     async def _command(self, command: str, request: Any, caller: Caller) -> None:
         """Returns when the operation has ended well."""
         caller.require(command)
-        body = {"parameters": dict.fromkeys(request.parameters)}  # which are refused is told by their names
-        await self._repository.command(command, request.model_name, body, caller.user)
+        parameters = transcoding.parameters_of(request.parameters)
+        await self._repository.command(command, request.model_name, {"parameters": parameters}, caller.user)
 
 
-def _message(name: str, **fields: Any) -> Any:
-    return message_class(name)(**fields)
+def _message(of: str, /, **fields: Any) -> Any:
+    return message_class(of)(**fields)
 
 
 def _from_json(name: str, value: Any) -> Any:

@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 from grpc import StatusCode
 
 from loaderd.errors import LoaderdError
+from loaderd.gateway.oip import NotOffered
 
 CODE_METADATA = "modelhub-code"  # trailing metadata with the error's word for programs
 
@@ -21,22 +22,16 @@ _CODES = {
     413: StatusCode.RESOURCE_EXHAUSTED,
     429: StatusCode.RESOURCE_EXHAUSTED,
     500: StatusCode.INTERNAL,
-    501: StatusCode.UNIMPLEMENTED,
     503: StatusCode.UNAVAILABLE,
     504: StatusCode.DEADLINE_EXCEEDED,
     507: StatusCode.RESOURCE_EXHAUSTED,
 }
 
 
-class NotOffered(LoaderdError):
-    """The protocol has it, this door does not."""
-
-    code = "not_offered"
-    http_status = 501
-
-
 def code_of(error: LoaderdError) -> StatusCode:
     """An unforeseen status is the caller's mistake below 500, else ours."""
+    if isinstance(error, NotOffered):
+        return StatusCode.UNIMPLEMENTED
     foreseen = _CODES.get(error.http_status)
     if foreseen is not None:
         return foreseen

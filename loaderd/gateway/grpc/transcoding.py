@@ -53,13 +53,11 @@ class AnswerTooLarge(LoaderdError):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A request, ready for its model process. version: None when the client named none. request_id: "" for none.
-    parameters: of the request as a whole."""
+    """A request, ready for its model process. version: None when the client named none. request_id: "" for none."""
 
     name: str
     version: str | None
     request_id: str
-    parameters: Mapping[str, Any]
     head: dict[str, Any]
     pieces: Sequence[bytes | memoryview]
 
@@ -68,16 +66,15 @@ def read(message: bytes) -> Asked:
     """The request that a serialised ModelInferRequest holds; raises InvalidInput."""
     rest, raw = _without_raw(message)
     request = parsed(ModelInferRequest, rest)
-    tensors = list(_raw(request, raw) if raw else _typed(request))
-    parameters = _parameters(request.parameters)
+    tensors: list[bytes | memoryview] = [*(_raw(request, raw) if raw else _typed(request))]
     document = {
-        "parameters": {**parameters, "binary_data_output": True},
+        "parameters": {**parameters_of(request.parameters), "binary_data_output": True},
         "inputs": [
             {
                 "name": given.name,
                 "datatype": given.datatype,
                 "shape": list(given.shape),
-                "parameters": {**_parameters(given.parameters), "binary_data_size": len(data)},
+                "parameters": {**parameters_of(given.parameters), "binary_data_size": len(data)},
             }
             for given, data in zip(request.inputs, tensors, strict=True)
         ],
@@ -86,13 +83,16 @@ def read(message: bytes) -> Asked:
         document["id"] = request.id
     if request.outputs:
         document["outputs"] = [
-            {"name": wanted.name, "parameters": {**_parameters(wanted.parameters), "binary_data": True}}
+            {"name": wanted.name, "parameters": {**parameters_of(wanted.parameters), "binary_data": True}}
             for wanted in request.outputs
         ]
     text = orjson.dumps(document)
-    head = {"name": request.model_name, "header_bytes": len(text)}
     return Asked(
-        request.model_name, request.model_version or None, request.id, parameters, head, [text, *filter(len, tensors)]
+        name=request.model_name,
+        version=request.model_version or None,
+        request_id=request.id,
+        head={"name": request.model_name, "header_bytes": len(text)},
+        pieces=[text, *(data for data in tensors if data)],
     )
 
 
@@ -252,7 +252,7 @@ def _packed(name: str, datatype: str, contents: Any) -> bytes:
     return array.astype(wanted).tobytes()
 
 
-def _parameters(given: Any) -> dict[str, Any]:
+def parameters_of(given: Any) -> dict[str, Any]:
     """The parameters that have a value."""
     chosen = ((key, value, value.WhichOneof("parameter_choice")) for key, value in given.items())
     return {key: getattr(value, choice) for key, value, choice in chosen if choice is not None}

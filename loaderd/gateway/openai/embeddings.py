@@ -84,7 +84,7 @@ def answer(wanted: Wanted, message: wire.Message) -> bytes:
     return orjson.dumps({"object": "list", "data": data, "model": wanted.model, "usage": usage})
 
 
-def _vectors(message: wire.Message) -> tuple[memoryview, int]:
+def _vectors(message: wire.Message) -> tuple[memoryview[float], int]:
     """All numbers, row after row, and how many tokens were read for them."""
     told = orjson.loads(message.head or b"null")
     if not isinstance(told, dict):
@@ -97,6 +97,6 @@ def _vectors(message: wire.Message) -> tuple[memoryview, int]:
     return body[at:].cast("f"), int((told.get("usage") or {}).get("tokens", 0))
 
 
-def _rows(vectors: memoryview, width: int) -> Iterator[memoryview]:
+def _rows(vectors: memoryview[float], width: int) -> Iterator[memoryview[float]]:
     for start in range(0, len(vectors), width):
         yield vectors[start : start + width]

@@ -37,8 +37,8 @@ async def described(predictor: Predictor, name: str) -> dict[str, Any]:
 
 
 async def require_output(predictor: Predictor, name: str, output: str) -> Route:
-    """Where the name leads, if that is known to have the output or is not loaded yet. Raises UnknownModel, ModelNotLoaded,
-    Overloaded as an ask would, and InvalidInput."""
+    """Where the name leads, if that is known to have the output or is not loaded yet. Raises UnknownModel,
+    ModelNotLoaded, Overloaded as an ask would, and InvalidInput."""
     await predictor.require_hope(name, None)
     route = (await predictor.lookup.find(name, None)).route
     if route.is_ready and route.signature is not None and output not in _outputs(route):

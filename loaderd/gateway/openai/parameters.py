@@ -43,8 +43,8 @@ HARMLESS_IN_COMPLETIONS: Harmless = {**HARMLESS, "suffix": _one_of("")}
 
 
 def taken(body: Any, known: Collection[str], harmless: Harmless) -> dict[str, Any]:
-    """The parameters in `known` that the body has; null is as if it were left out. Raises InvalidInput naming the first that
-    is refused."""
+    """The parameters in `known` that the body has; null is as if it were left out. Raises InvalidInput naming the first
+    that is refused."""
     if not isinstance(body, dict):
         raise InvalidInput('The body must be a JSON object, such as {"model": …}.')
     given = {name: value for name, value in body.items() if value is not None}

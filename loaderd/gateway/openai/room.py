@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from loaderd import wire
-from loaderd.errors import InvalidInput, LoaderdError
+from loaderd.errors import LoaderdError
 from loaderd.gateway.app import Answer, NoSuchPath, Request, Response, Streamed, json_response
 from loaderd.gateway.openai import embeddings, errors, models, sse, wishes
 from loaderd.gateway.openai.wishes import Wish

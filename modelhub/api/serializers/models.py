@@ -144,6 +144,9 @@ class ModelDetailSerializer(SpecifiedDetail, ManagedFields):
     cache_ttl_seconds = serializers.FloatField(
         allow_null=True, help_text="Seconds for which an answer is kept; null: CACHE_TTL_SECONDS."
     )
+    cache_hit_count = serializers.IntegerField(help_text="Predictions answered without the model.")
+    cache_miss_count = serializers.IntegerField(help_text="Predictions computed although its answers are kept.")
+    cache_hit_rate = serializers.FloatField(allow_null=True, help_text="hits / (hits + misses); null without both.")
     rolled_back_reason = serializers.CharField()
     links = serializers.SerializerMethodField()
 

@@ -20,6 +20,7 @@ from modelhub.api.serializers.models import ModelDetailSerializer, ModelSummaryS
 from modelhub.api.serializers.performance import PerformanceSerializer, SampleSerializer
 from modelhub.api.serializers.queries import ModelQuerySerializer, narrowed_models
 from modelhub.api.views.approval import ApprovalActions
+from modelhub.api.views.caching import CacheActions
 from modelhub.api.views.canary import CanaryActions
 from modelhub.api.views.control import ControlActions
 from modelhub.api.views.prediction import PredictActions
@@ -27,6 +28,7 @@ from modelhub.api.views.strict import StrictViewSet
 from modelhub.api.windows import SECONDS_OF, WindowQuerySerializer
 from modelhub.lifecycle import versions
 from modelhub.lifecycle.canaries import FORGET
+from modelhub.lifecycle.kept_answers import CLEAR
 from modelhub.lifecycle.models import StateChange
 from modelhub.lifecycle.observed import loader_view
 from modelhub.policy.effective import notify_rules_changed
@@ -34,7 +36,7 @@ from modelhub.registry.models import ModelVersion
 from modelhub.telemetry import queries
 
 
-class ModelViewSet(ControlActions, PredictActions, ApprovalActions, CanaryActions, StrictViewSet):
+class ModelViewSet(ControlActions, PredictActions, ApprovalActions, CanaryActions, CacheActions, StrictViewSet):
     queryset = ModelVersion.objects.select_related("lineage").defer(*ModelDetailSerializer.Meta.deferred)
     serializer_class = ModelDetailSerializer
     pagination_class = BareListPagination
@@ -55,6 +57,7 @@ class ModelViewSet(ControlActions, PredictActions, ApprovalActions, CanaryAction
         "approve": "registry.approve_modelversion",
         "revoke_approval": "registry.approve_modelversion",
         "forget_canary": FORGET,
+        "clear_cache": CLEAR,
     }
 
     def get_object(self) -> ModelVersion:

@@ -44,6 +44,7 @@ from modelhub.console.following import together_url
 from modelhub.console.templatetags.console import size
 from modelhub.lifecycle.actions import request_load, request_unload
 from modelhub.lifecycle.canaries import forget_canary, plan_forget_canary
+from modelhub.lifecycle.kept_answers import clear_cache
 from modelhub.lifecycle.models import Operation
 from modelhub.lifecycle.optimising import request_optimize
 from modelhub.lifecycle.planning import plan_activate, plan_load, plan_optimize, plan_rollback, plan_unload
@@ -179,6 +180,11 @@ def _canary_effects(versions: Sequence[ModelVersion], user: Any) -> list[Effect]
             told = reason_for_refusal(error)
             found.append(Effect(version.model_id, "This is not possible.", told, is_possible=False))
     return found
+
+
+def _cache_effects(versions: Sequence[ModelVersion], user: Any) -> list[Effect]:
+    told = "What the response cache keeps of it is forgotten; each answer is computed again when it is asked for."
+    return [Effect(version.model_id, told) for version in versions]
 
 
 # What is done
@@ -345,6 +351,24 @@ class ModelCommands(ModelAdmin):
             self._run_forget_canary,
         )
 
+    def _run_clear_cache(self, request: HttpRequest, version: ModelVersion) -> Outcome:
+        count = clear_cache(version, user=request.user)["forgotten"]
+        self.log_change(request, version, f"{count} kept answers forgotten.")
+        return Done("Answers forgotten", f"{count} kept answers of {version} are forgotten.")
+
+    @property
+    def _clear_cache(self) -> Command:
+        return Command(
+            "clear_cache",
+            "Forget kept answers",
+            "Forget the kept answers of {}",
+            "change models",
+            "change",
+            _cache_effects,
+            self._run_clear_cache,
+            asks_reason=False,
+        )
+
     @property
     def _approve(self) -> Command:
         return Command(
@@ -403,7 +427,16 @@ class ModelCommands(ModelAdmin):
             asked_or_done = require_http_methods(["GET", "POST"])(view)
             return path(place, self.admin_site.admin_view(asked_or_done), name=f"registry_modelversion_{name}")
 
-        commands = (LOAD, UNLOAD, ACTIVATE, ROLLBACK, self._approve, self._revoke, self._forget_canary)
+        commands = (
+            LOAD,
+            UNLOAD,
+            ACTIVATE,
+            ROLLBACK,
+            self._approve,
+            self._revoke,
+            self._forget_canary,
+            self._clear_cache,
+        )
         return [
             at("discover/", self.run_discovery, "discover"),
             at("optimize/", self.optimize, "optimize"),

@@ -49,6 +49,7 @@ def head_context(request: HttpRequest, look: Look) -> dict[str, Any]:
         "version": look.version,
         "offers": offers(look.version, look.status, rights, is_live=look.is_live, was_live=look.was_live),
         "ways": ways_after(look.failure.error, look.version, request.user) if look.failure else [],
+        "may_clear_cache": "registry.change_modelversion" in rights,
         "may_forget_canary": "registry.change_modelversion" in rights
         and look.version.canary is not None
         and declared_canary(look.version) is None,

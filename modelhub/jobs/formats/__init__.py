@@ -52,4 +52,4 @@ def open_writer(target: Target, kind: str, reader: Reader, own: list[str], added
     return PartWriter(target.write, reader, own, added, is_new=is_new)
 
 
-__all__ = ["CSV", "FORMATS", "JSONL", "MEDIA_TYPES", "PARQUET", "FileRefused", "format_of", "open_reader", "open_writer"]
+__all__ = ["FORMATS", "MEDIA_TYPES", "PARQUET", "FileRefused", "format_of", "open_reader", "open_writer"]

@@ -40,7 +40,8 @@ class CsvReader:
                 f"Line {begin.line} names the column {_listed(twice)} more than once; give each column its own name.",
                 line=begin.line,
             )
-        self.columns = tuple(names)
+        self.columns: tuple[str, ...] | None = tuple(names)
+        self._names = tuple(names)
 
     def rows(self, begin: Place | None = None) -> Iterator[Row]:
         begin, first = begin or self._first, self._read_already
@@ -52,7 +53,7 @@ class CsvReader:
             yield self._row(*record)
 
     def _row(self, begin: Place, end: Place, values: list[str], problem: str) -> Row:
-        names, count = self.columns, len(self.columns)
+        names, count = self._names, len(self._names)
         if not problem and len(values) != count:
             problem = f"Line {begin.line} has {len(values)} fields and the header names {count}"
         fields: dict[str, Any] = dict(zip(names, values, strict=False))
@@ -114,7 +115,7 @@ class CsvWriter:
     def write(self, rows: Sequence[Row], added: Sequence[Mapping[str, Any]]) -> None:
         columns = self._columns
         for row, more in zip(rows, added, strict=True):
-            values = row.fields | more
+            values = {**row.fields, **more}
             self._writer.writerow([_field(values.get(name)) for name in columns])
         self._hand_on()
 
@@ -128,7 +129,7 @@ class CsvWriter:
 
 
 def _field(value: Any) -> Any:
-    if value is None or isinstance(value, (str, float, int)) and not isinstance(value, bool):
+    if value is None or (isinstance(value, (str, float, int)) and not isinstance(value, bool)):
         return value
     if isinstance(value, bytes):
         return value.decode(errors="replace")

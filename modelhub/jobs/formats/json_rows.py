@@ -15,7 +15,7 @@ PLAIN = "input"  # the column that a plain value becomes
 class JsonReader:
     """A line that is no JSON is a row with a problem. Empty lines are no rows."""
 
-    columns = None
+    columns: tuple[str, ...] | None = None
 
     def __init__(self, source: BinaryIO) -> None:
         self.size = size_of(source)

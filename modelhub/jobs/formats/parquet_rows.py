@@ -1,4 +1,4 @@
-"""Parquet, by Arrow: batches of row groups are read one after another, and whole columns go from file to file untouched.
+"""Parquet, by Arrow: row groups are read batch by batch, and whole columns go from file to file untouched.
 
 A Parquet file that was not ended cannot be read or gone on with, so rows are first written as messages of Arrow's
 stream, which can be cut off behind any of them, and made a Parquet file of at the end, again batch by batch.
@@ -49,8 +49,9 @@ class ParquetReader:
         nested = [field.name for field in self.schema if "dictionary<" in str(_plain(field.type))]
         if nested:
             raise FileRefused(f"The column {nested[0]} holds dictionaries within other values; write it plainly.")
-        self.columns = tuple(names)
-        self.size = int(self._file.metadata.num_rows)
+        self.columns: tuple[str, ...] | None = tuple(names)
+        self._names = tuple(names)
+        self.size: int | None = int(self._file.metadata.num_rows)
 
     def rows(self, begin: Place | None = None) -> Iterator[Row]:
         number = begin.offset if begin else 0
@@ -59,7 +60,7 @@ class ParquetReader:
                 columns = [_values(column) for column in batch.columns]
                 for index, values in enumerate(zip(*columns, strict=True)):
                     place, number = Place(number, number + 1), number + 1
-                    fields = dict(zip(self.columns, values, strict=True))
+                    fields = dict(zip(self._names, values, strict=True))
                     yield Row(place, Place(number, number + 1), fields, origin=(batch, index))
         except _UNREADABLE as error:
             raise FileRefused(f"The file cannot be read behind row {number}: {_short(error)}.", line=number) from None
@@ -98,7 +99,13 @@ class PartWriter:
     """Writes messages of Arrow's stream: the schema, then a batch at each flush or every READ_ROWS rows."""
 
     def __init__(
-        self, write: Callable[[bytes], None], reader: Reader, own: Sequence[str], added: Sequence[Column], *, is_new: bool
+        self,
+        write: Callable[[bytes], None],
+        reader: Reader,
+        own: Sequence[str],
+        added: Sequence[Column],
+        *,
+        is_new: bool,
     ) -> None:
         self._write = write
         self._own, self._added = list(own), list(added)

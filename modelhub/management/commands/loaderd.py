@@ -48,6 +48,8 @@ class Command(BaseCommand):
             gateway_socket=settings.gateway_socket,
             inference_host=settings.INFERENCE_HOST,
             inference_port=settings.INFERENCE_PORT,
+            grpc_host=settings.GRPC_HOST,
+            grpc_port=settings.GRPC_PORT or None,
             predict_timeout_seconds=settings.PREDICT_TIMEOUT_SECONDS,
             prewarm=tuple(frameworks.distinct()),
             use_zygotes=use_zygotes,

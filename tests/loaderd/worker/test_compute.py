@@ -20,7 +20,7 @@ def test_an_ask_that_raises_ends_neither_the_thread_nor_the_jobs(fault: BaseExce
     done: SimpleQueue[list[Job]] = SimpleQueue()
     lost: list[BaseException] = []
     compute = ComputeThread(
-        spec(), Double, lambda *_: loaded.set(), lambda jobs, batches, seconds: done.put(jobs), lost.append
+        spec(), Double, lambda *_: loaded.set(), lambda jobs, batches, seconds, items: done.put(jobs), lost.append
     )
     compute.start()
     assert loaded.wait(ANSWER_SECONDS)

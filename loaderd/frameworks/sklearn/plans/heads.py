@@ -76,7 +76,7 @@ def _head(weights: Any, intercept: Any, link: Link) -> Head | None:
 
 
 def _link(estimator: Any, method: str) -> Link | None:
-    answers = len(estimator.coef_)
+    answers = len(np.atleast_2d(estimator.coef_))
     if method == "decision_function":
         return np.ravel if answers == 1 else _as_it_is
     if method != "predict_proba":

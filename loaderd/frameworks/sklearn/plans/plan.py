@@ -52,7 +52,7 @@ def steps_of(estimator: Any) -> list[Any]:
 def is_within(rows: np.ndarray, largest: float) -> bool:
     """Whether every value is a number of at most that magnitude. False also when only their squares' sum says no.
 
-    One multiplication of the whole, where np.isfinite would make an array: NaN and infinity do not get past it.
+    One product of the whole, where np.isfinite would make an array: NaN and infinity do not get past it. Unlike dot,
+    vdot does not warn of them.
     """
-    flat = rows.reshape(-1)
-    return bool(flat.dot(flat) <= largest * largest)
+    return bool(np.vdot(rows, rows) <= largest * largest)

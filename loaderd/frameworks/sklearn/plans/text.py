@@ -37,7 +37,7 @@ class TextPlan(Plan):
         self._weighting = weighting
         self._head = head
         self._terms = terms
-        self._width = head.weights.shape[1]
+        self._column_bits = head.weights.shape[1].bit_length()
         self._turned = None  # [features, answers]
         if len(head.weights) == 1 or head.weights.nbytes <= MAX_COPY_BYTES:
             self._turned = np.ascontiguousarray(head.weights.T)
@@ -53,7 +53,8 @@ class TextPlan(Plan):
 
     def _answer(self, texts: Sequence[str]) -> np.ndarray:
         found = self._find(texts)
-        cells = found.columns if len(texts) == 1 else found.owners * self._width + found.columns
+        # One number for text and term together: sorted, equal terms of a text lie side by side.
+        cells = found.columns if len(texts) == 1 else (found.owners << self._column_bits) | found.columns
         cells.sort()
         if not len(cells):
             return self._head.link(np.zeros((len(texts), len(self._head.weights))) + self._head.intercept)
@@ -62,7 +63,7 @@ class TextPlan(Plan):
         if len(texts) == 1:
             columns, bounds, present = cells, np.zeros(1, np.intp), None
         else:
-            owners, columns = np.divmod(cells, self._width)
+            owners, columns = cells >> self._column_bits, cells & ((1 << self._column_bits) - 1)
             bounds, _ = _runs(owners)
             present = owners[bounds]
         values, norms = self._weighting(columns, counts, bounds)
@@ -181,7 +182,7 @@ def _is_ordinary(vectorizer: Any) -> bool:
         and np.dtype(vectorizer.dtype) in (np.float64, np.float32, np.int64)
         and type(vocabulary) is dict
         and {*map(type, vocabulary)} == {str}
-        and 0 <= min(vocabulary.values())
+        and min(vocabulary.values()) >= 0
         and max(vocabulary.values()) < len(vocabulary)
     )
 

@@ -1,0 +1,221 @@
+"""Who asks, what it may cost, and what comes of it: the calls of inference.proto as gRPC's server wants them.
+
+Calls with one request are registered as streams of requests, which look the same on the wire: so the caller's token is
+looked at before the message is read, as the HTTP door does, and the message is read within a limit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import re
+import time
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, cast
+
+import grpc
+from grpc import aio
+
+from loaderd import wire
+from loaderd.errors import InvalidInput, LoaderdError, NotAuthenticated, Overloaded
+from loaderd.gateway.access import Access, Caller
+from loaderd.gateway.app import NOBODY
+from loaderd.gateway.body import BUDGET_BYTES, SMALL_BODY_BYTES, BodyTooSlow, Budget
+from loaderd.gateway.deadline import Deadline
+from loaderd.gateway.grpc import transcoding
+from loaderd.gateway.grpc.calls import Call, Calls
+from loaderd.gateway.grpc.messages import SERVICE, message_class, parsed
+from loaderd.gateway.grpc.statuses import abort
+from loaderd.gateway.grpc.streams import BULK_METADATA, Streams
+from loaderd.gateway.metrics import DoorCounts
+from loaderd.gateway.oip import NotOffered
+from loaderd.gateway.predicting import Ask, Predictor
+
+log = logging.getLogger(__name__)
+
+# Messages wait for a share of the budget in memory, unlike HTTP bodies, which wait unread; past this they are refused.
+MAX_WAITING_BYTES = BUDGET_BYTES // 2
+
+_WITHOUT_TOKEN = {"ServerLive", "ServerReady"}
+_WHY_NOT = {
+    "SharedMemory": "shared memory is not offered: the models' processes take tensors as messages only; send raw "
+    "contents",
+    "TraceSetting": "traces are set by SAMPLING_RATE, see docs/configuration.md",
+    "LogSettings": "logs are set by PERFORMANCE_LOG_LEVEL, see docs/configuration.md",
+}
+
+
+class Service:
+    """counts: of the requests, where the door's metrics are made of them."""
+
+    def __init__(self, predictor: Predictor, access: Access, budget: Budget, counts: DoorCounts) -> None:
+        self.streams = Streams(self)
+        self._predictor = predictor
+        self._access = access
+        self._budget = budget
+        self._counts = counts
+        self._calls = Calls(predictor)
+        self._waiting_bytes = 0
+
+    def handlers(self) -> grpc.GenericRpcHandler:
+        methods = {method.name: self._handler(method.name) for method in SERVICE.methods}
+        return grpc.method_handlers_generic_handler(SERVICE.full_name, methods)
+
+    def _handler(self, name: str) -> Any:
+        if name == "ModelInfer":
+            return grpc.stream_unary_rpc_method_handler(self._model_infer)
+        if name == "ModelStreamInfer":
+            return grpc.stream_stream_rpc_method_handler(self._model_stream_infer)
+        call = getattr(self._calls, re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower(), None)
+        return grpc.stream_unary_rpc_method_handler(self._answering(name, call) if call else self._refusing(name))
+
+    def _answering(self, name: str, call: Call) -> Any:
+        request_class = message_class(SERVICE.methods_by_name[name].input_type.name)
+
+        async def answer(_: object, context: Any) -> bytes:
+            async with aborting(context, name):
+                with self.counted():
+                    caller = NOBODY if name in _WITHOUT_TOKEN else self.caller(context)
+                    message = await self._message(context, self.deadline(context))
+                    answered = await call(parsed(request_class, message), caller)
+                    return cast(bytes, answered.SerializeToString())
+
+        return answer
+
+    def _refusing(self, name: str) -> Any:
+        (reason,) = (reason for word, reason in _WHY_NOT.items() if word in name)
+
+        async def refuse(_: object, context: Any) -> bytes:
+            async with aborting(context, name):
+                self.caller(context)
+                raise NotOffered(f"{name}: {reason}.")
+
+        return refuse
+
+    async def _model_infer(self, _: object, context: Any) -> bytes:
+        began = time.perf_counter()
+        async with aborting(context, "ModelInfer"):
+            with self.counted():
+                caller = self.caller(context)
+                caller.require("predict")
+                deadline = self.deadline(context)
+                message = await self._message(context, deadline)
+                async with self.held(message, deadline) as held_bytes:
+                    asked = transcoding.read(message)
+                    is_bulk = BULK_METADATA in context.invocation_metadata()
+                    answer = await self.answer(asked, caller, deadline, began, held_bytes, is_bulk=is_bulk)
+                return b"".join(transcoding.write(answer))
+
+    async def _model_stream_infer(self, requests: AsyncIterator[bytes], context: Any) -> None:
+        async with aborting(context, "ModelStreamInfer"):
+            self.caller(context).require("predict")
+            await self.streams.serve(requests, context)
+
+    async def answer(
+        self,
+        asked: transcoding.Asked,
+        caller: Caller,
+        deadline: Deadline,
+        began: float,
+        held_bytes: int,
+        *,
+        is_bulk: bool,
+    ) -> wire.Message:
+        """The model's answer; raises LoaderdError. When cancelled, nobody computes any more."""
+        ask = Ask(
+            asked.name,
+            asked.version,
+            wire.Kind.INFER,
+            {**asked.head, "bulk": True} if is_bulk else asked.head,
+            cast("list[bytes]", asked.pieces),  # a view of bytes is as good
+            caller,
+            deadline,
+            began,
+            held_bytes,
+        )
+        return await self._predictor.answer(ask)
+
+    def caller(self, context: Any) -> Caller:
+        """Whom the call's metadata names; raises NotAuthenticated."""
+        for key, value in context.invocation_metadata():
+            if key == "authorization":
+                return self._access.caller(value if isinstance(value, bytes) else value.encode())
+        raise NotAuthenticated("A token is needed: send the metadata authorization: Bearer <token>.")
+
+    def deadline(self, context: Any) -> Deadline:
+        """The client's own, where it is earlier than ours."""
+        left_seconds: float | None = context.time_remaining()
+        limit_seconds = self._predictor.timeout_seconds
+        return Deadline.after(limit_seconds if left_seconds is None else min(limit_seconds, left_seconds))
+
+    async def _message(self, context: Any, deadline: Deadline) -> bytes:
+        try:
+            async with asyncio.timeout_at(deadline.at):
+                message = await context.read()
+        except TimeoutError:
+            raise BodyTooSlow(
+                f"The call's request was not complete within {deadline.seconds:g} s; send fewer items at once or raise "
+                "PREDICT_TIMEOUT_SECONDS.",
+                timeout_seconds=deadline.seconds,
+            ) from None
+        if message is aio.EOF:
+            raise InvalidInput("The call ended before its request came.")
+        return cast(bytes, message)
+
+    @contextlib.asynccontextmanager
+    async def held(self, message: bytes, deadline: Deadline) -> AsyncIterator[int]:
+        """Counts a large message to the budget that the bodies of all doors share; gives what it holds of it. Raises
+        Overloaded when there is no room until the deadline, or too much waits for room already."""
+        size = len(message)
+        if size <= SMALL_BODY_BYTES:
+            yield 0
+            return
+        too_many = Overloaded("Other large requests take all of the gateway's memory; try again in a moment.")
+        if self._waiting_bytes + size > MAX_WAITING_BYTES:
+            raise too_many
+        self._waiting_bytes += size
+        try:
+            async with asyncio.timeout_at(deadline.at):
+                await self._budget.take(size)
+        except TimeoutError:
+            raise too_many from None
+        finally:
+            self._waiting_bytes -= size
+        try:
+            yield size
+        finally:
+            self._budget.give_back(size)
+
+    @contextlib.contextmanager
+    def counted(self) -> Iterator[None]:
+        """Counts a request by what comes of it; one whose client leaves has no status."""
+        self._counts.in_flight += 1
+        status = 0
+        try:
+            yield
+            status = 200
+        except LoaderdError as error:
+            status = error.http_status
+            raise
+        except Exception:
+            status = 500
+            raise
+        finally:
+            self._counts.in_flight -= 1
+            if status:
+                self._counts.by_class[status // 100] += 1
+
+
+@contextlib.asynccontextmanager
+async def aborting(context: Any, name: str) -> AsyncIterator[None]:
+    """Ends the call with the error that is raised within."""
+    try:
+        yield
+    except LoaderdError as error:
+        await abort(context, error)
+    except aio.BaseError:
+        raise  # the call is over already
+    except Exception as error:
+        log.exception("%s failed", name)
+        await abort(context, LoaderdError(f"The gateway failed: {type(error).__name__}; its log has the traceback."))
