@@ -17,7 +17,7 @@ WORKERS ?= 2
 
 .PHONY: help
 help:
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 .PHONY: install
 install: $(STAMP) ## makes .venv and installs what is needed, once
@@ -68,8 +68,12 @@ format: install ## formats the code
 	@$(BIN)/ruff format .
 
 .PHONY: bench
-bench: install ## measures loads, unloads and memory against cold processes
+bench: install ## measures loads, unloads, predictions and memory as ratios within one run (needs wrk)
 	@$(BIN)/python -m tests.performance $(ARGS)
+
+.PHONY: bench-peers
+bench-peers: install ## measures us beside FastAPI, Triton, TorchServe, MLServer, BentoML, LitServe (needs wrk, Java 17)
+	@$(BIN)/python -m benchmarks $(ARGS)
 
 .PHONY: scale
 scale: install browser ## measures the console with 10,000 models and 40 loaded ones

@@ -196,13 +196,13 @@ class Sample:
     histogram: Sequence[int] = ()
     queued: int = 0
     in_flight: int = 0
-    cache_hits: int = 0
-    cache_misses: int = 0
     private_bytes: int | None = None
     gpu_bytes: int | None = None
     reserved_bytes: int | None = None
     budget_bytes: int | None = None
     available_bytes: int | None = None
+    cache_hits: int = 0
+    cache_misses: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,7 +67,7 @@ class Artifact:
     format: as the catalogue detected it ("skops", "pickle", "safetensors", …). approved: a person
     approved exactly these bytes; without it a format that can run code must be refused (ArtifactRefused).
     precision: "" computes as the weights are stored; PRECISIONS names the lower ones. A framework that does not know
-    the one that is asked for refuses the load: `refuse_precision` of files.py.
+    the one that is asked for refuses the load: `refuse_precision` of precision.py.
     """
 
     model_id: str

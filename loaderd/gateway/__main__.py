@@ -13,11 +13,12 @@ import uvloop
 
 from loaderd.errors import LoaderdError
 from loaderd.gateway.access import Access
-from loaderd.gateway.app import Front, Gateway
+from loaderd.gateway.app import Front, Gateway, Room
 from loaderd.gateway.grpc import Door, start, start_when_free
 from loaderd.gateway.http.listener import Listener, tcp_listener
 from loaderd.gateway.links import Links
 from loaderd.gateway.oip import Internal, OpenInference
+from loaderd.gateway.openai.room import OpenAI
 from loaderd.gateway.supervisor import Supervisor
 from loaderd.lifeline import die_with_parent
 from loaderd.wire import private_listener
@@ -67,9 +68,9 @@ async def _serve(arguments: argparse.Namespace, channel: socket.socket) -> int:
         supervisor.send({"event": "failed", "error": reason.to_message()})
         return EXIT_CANNOT_LISTEN
     port = tcp.getsockname()[1]
-    open_inference = OpenInference(gateway.predictor)
-    public_door = Front(gateway, {"v2": open_inference}, private=False)
-    private_door = Front(gateway, {"v2": open_inference, "internal": Internal(gateway.predictor)}, private=True)
+    rooms: dict[str, Room] = {"v2": OpenInference(gateway.predictor), "v1": OpenAI(gateway.predictor)}
+    public_door = Front(gateway, rooms, private=False)
+    private_door = Front(gateway, {**rooms, "internal": Internal(gateway.predictor)}, private=True)
     listeners = [Listener(public_door.begin, tcp), Listener(private_door.begin, private)]
     for listener in listeners:
         await listener.start()

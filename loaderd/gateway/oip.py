@@ -38,8 +38,8 @@ EXTENSIONS = [
 _NOT_OFFERED = {
     "systemsharedmemory": "Shared memory is not offered; send the tensors' data.",
     "cudasharedmemory": "Shared memory is not offered; send the tensors' data.",
-    "trace": "Tracing is not set by clients of the inference door; SAMPLING_RATE in the admin's settings does it.",
-    "logging": "Logging is not set by clients of the inference door; PERFORMANCE_LOG_LEVEL in the admin's settings does it.",
+    "trace": "Tracing is not set by clients of the inference door; SAMPLING_RATE in the admin does it.",
+    "logging": "Logging is not set by clients of the inference door; PERFORMANCE_LOG_LEVEL in the admin does it.",
 }
 _PRIORITY = b"x-modelhub-priority"
 

@@ -44,7 +44,7 @@ class Repository:
     async def command(self, command: str, name: str, body: Any, user: str) -> dict[str, Any]:
         """Loads or unloads and waits for the end of it; raises InvalidInput, or what the operation failed with.
 
-        body: {"parameters": {}}; `unload_dependents` of an unload is taken as it comes, for no model depends on another.
+        body: {"parameters": {}}; `unload_dependents` of an unload makes no difference: no model depends on another.
         """
         _check_parameters(_object(body))
         model_id = await self._model_id(command, name)

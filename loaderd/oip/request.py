@@ -147,7 +147,7 @@ def _inputs(entries: list[Any], binary: memoryview, plan: _Plan) -> tuple[dict[s
     for entry in entries:
         if type(entry) is not dict:
             raise InvalidInput(f'Each entry of "inputs" must be an object, not {_name(entry)}.')
-        name = entry.get("name")
+        name: Any = entry.get("name")
         if type(name) is not str:
             _member(entry, "name", str, required=True, of='Each entry of "inputs"')
         spec = specs.get(name)

@@ -70,10 +70,9 @@ def _json_data(name: str, array: np.ndarray, datatype: str) -> Any:
 
 def classified(rows: np.ndarray, labels: tuple[str, ...], classes: int) -> np.ndarray:
     """The best `classes` of each row as "value:index:label", best first; what is no number comes last."""
-    numbers = np.where(np.isnan(rows), -np.inf, rows)
-    best = np.argsort(-numbers, axis=1, kind="stable")[:, :classes]
+    best = np.argsort(-rows, axis=1, kind="stable")[:, :classes]
     told = np.empty(best.shape, dtype=object)
     for at, row in enumerate(best.tolist()):
         values = rows[at]
-        told[at] = [f"{values[index]}:{index}:{labels[index]}" for index in row]
+        told[at] = [f"{values[index]!s}:{index}:{labels[index]}" for index in row]
     return told

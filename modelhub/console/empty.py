@@ -69,6 +69,11 @@ _WORDS: dict[str, tuple[str, str, str]] = {
         "Every load, unload, activation and rollback is kept here: who asked, why, how it ended. Load a model.",
         "play_circle",
     ),
+    "jobs.job": (
+        "No file was predicted yet",
+        "POST /api/jobs/ takes CSV, JSON lines or Parquet and predicts every row; docs/batch.md shows how.",
+        "dataset",
+    ),
     "lifecycle.statechange": (
         "No model has changed its state yet",
         "Every move of a model is kept here with its reason: loaded, unloaded, evicted, crashed. Load one.",

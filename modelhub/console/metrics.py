@@ -40,6 +40,8 @@ _COUNTERS = {
     "usage_count": ("predictions", "Answered predictions, errors included."),
     "item_count": ("items", "Inputs in them."),
     "prediction_error_count": ("prediction_errors", "Predictions that failed."),
+    "cache_hit_count": ("cache_hits", "Predictions answered without the model, by the response cache."),
+    "cache_miss_count": ("cache_misses", "Predictions computed although the model's answers are kept."),
     "latency_seconds_total": ("latency_seconds", "Latency of all predictions, summed."),
     "load_count": ("loads", "Loads that succeeded."),
     "load_seconds_total": ("load_seconds", "Time of all loads, summed."),

@@ -121,6 +121,7 @@ def groups(request: HttpRequest, shown: Mapping[str, Badge]) -> list[dict[str, A
                     badge=shown.get("operations"),
                     keywords="loads unloads progress",
                 ),
+                _page("Jobs", "dataset", "jobs.job", keywords="batch files offline csv parquet results"),
                 _page("State changes", "swap_horiz", "lifecycle.statechange", keywords="history crashes"),
                 _page("Who was live", "history", "lifecycle.lineagechange", keywords="activations rollbacks"),
                 _page("Audit", "policy", "admin.logentry", keywords="log who changed what"),

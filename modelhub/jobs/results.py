@@ -11,16 +11,16 @@ from modelhub.jobs.formats import PARQUET
 
 
 class PartFile:
-    """`path` is the result; `part` grows beside it, 0600 as everything here."""
+    """`path` is the result; `part` grows beside it. mode: of both, less what the umask takes."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, mode: int = 0o600) -> None:
+        self.path, self._mode = path, mode
         self.part = path.with_name(path.name + ".part")
         self._file: BinaryIO | None = None
 
     def open(self, written: int) -> None:
         """To go on behind the first `written` bytes; what lies there is dropped. Raises OSError."""
-        descriptor = os.open(self.part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(self.part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, self._mode)
         self._file = os.fdopen(descriptor, "r+b")
         if self._file.seek(0, os.SEEK_END) < written:
             self._file.close()
@@ -48,7 +48,8 @@ class PartFile:
             from modelhub.jobs.formats.parquet_rows import make_parquet
 
             whole = self.path.with_name(self.path.name + ".whole")
-            with os.fdopen(os.open(whole, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as target:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+            with os.fdopen(os.open(whole, flags, self._mode), "wb") as target:
                 make_parquet(self.part, target)
                 target.flush()
                 os.fsync(target.fileno())

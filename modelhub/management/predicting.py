@@ -51,7 +51,7 @@ class FilePrediction:
     ) -> Checkpoint:  # fmt: skip
         """Returns when the result is in its place. Raises CommandError, or SystemExit after Ctrl-C."""
         stop = threading.Event()
-        file = PartFile(Path(self.target).absolute()) if self.target != PIPE else None
+        file = PartFile(Path(self.target).absolute(), 0o666) if self.target != PIPE else None
         notes = CheckpointFile(file.part.with_name(file.part.name + ".json")) if file else None
         kept = self._kept(file, notes, resume=resume, overwrite=overwrite)
         with self._opened() as source, _ends_softly(stop), _Shown(quiet) as shown:

@@ -35,6 +35,7 @@ LISTS = (
     _list("discoveries", "registry", "discoveryrun"),
     _list("alerts", "telemetry", "alert"),
     _list("operations", "lifecycle", "operation"),
+    _list("jobs", "jobs", "job"),
     _list("state-changes", "lifecycle", "statechange"),
     _list("who-was-live", "lifecycle", "lineagechange"),
     _list("audit", "admin", "logentry"),

@@ -34,6 +34,7 @@ class FakeLoaderd:
         self.refuse_with: LoaderdError | None = None
         self.plan: dict[str, Any] = {}
         self.status: dict[str, Any] = {"facts": {}, "models": {}}
+        self.forgotten = 0  # kept answers, by each command to forget them
         self.hold = threading.Event()
         self.hold.set()
         self._execute = execute
@@ -75,7 +76,8 @@ class FakeLoaderd:
                 self.received.append(message)
                 self.peer_pids.append(struct.unpack("3i", credentials)[0])
                 operation_id = message.get("operation_id", "")
-                told = {"plan": self.plan, "status": self.status}.get(message["command"])
+                forgotten = {"forgotten": self.forgotten}
+                told = {"plan": self.plan, "status": self.status, "forget_answers": forgotten}.get(message["command"])
                 is_new = self.refuse_with is None and told is None and operation_id not in self.executed
                 if is_new:
                     self.executed.append(operation_id)

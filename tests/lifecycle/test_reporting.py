@@ -436,6 +436,16 @@ def test_a_heartbeat_from_before_a_move_does_not_bring_the_old_process_back(
     assert row().pid == 2
 
 
+def test_what_the_cache_answered_is_added_up_beside_the_usage(tell: Tell) -> None:
+    nothing = {"items": 0, "latency_seconds": 0.0}
+    tell(used(3), used(0, **nothing, last_at=NOW + 5, cache_hits=7, cache_misses=3))
+    tell(used(0, **nothing, cache_hits=1))
+    version = row()
+    assert (version.usage_count, version.cache_hit_count, version.cache_miss_count) == (3, 8, 3)
+    assert version.cache_hit_rate == 8 / 11
+    assert version.last_used_at.timestamp() == NOW + 5, "an answer of the cache is a use"
+
+
 def test_usage_is_added_up(tell: Tell) -> None:
     tell(used(3), used(2, errors=1, last_at=NOW + 5, last_error="bad \0 luck"))
     tell(used(1, last_at=NOW - 5))

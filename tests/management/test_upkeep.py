@@ -19,7 +19,7 @@ from modelhub.policy.effective import effective
 from modelhub.policy.models import OVERRIDABLE, PolicyChange
 from modelhub.registry.models import ModelVersion
 from modelhub.telemetry.models import Alert
-from tests.api.conftest import FakeLoaderd, MakeVersion
+from tests.api.conftest import ControlSocket, FakeLoaderd, MakeVersion
 from tests.management.conftest import Run
 
 MIB = 1024**2
@@ -76,6 +76,27 @@ class TestForgetCanary:
             assert refused.value.returncode == 1
         with pytest.raises(CommandError, match=r"registry\.change_modelversion"):
             call_command("forget_canary", "mail-v1", "--user", "ada")
+
+
+class TestClearCache:
+    @pytest.fixture(autouse=True)
+    def version(self, make_version: MakeVersion) -> ModelVersion:
+        return make_version("mail-v1")
+
+    def test_of_a_model_or_of_all(self, run: Run, planner: ControlSocket) -> None:
+        planner.forgotten = 4
+        assert run("clear_cache", "mail-v1") == (0, "mail-v1: 4 kept answers forgotten\n", "")
+        assert run("clear_cache", "--all") == (0, "all models: 4 kept answers forgotten\n", "")
+        assert json.loads(run("clear_cache", "--all", "--json")[1]) == {"model_id": None, "forgotten": 4}
+        assert [asked["model_id"] for asked in planner.received] == ["mail-v1", None, None]
+
+    def test_a_refusal_is_status_1_and_neither_or_both_is_2(self, run: Run, planner: ControlSocket) -> None:
+        User.objects.create_user("ada")
+        for status, arguments in ((2, []), (2, ["mail-v1", "--all"]), (1, ["ghost"]), (1, ["--all", "--user", "ada"])):
+            with pytest.raises(CommandError) as refused:
+                call_command("clear_cache", *arguments)
+            assert refused.value.returncode == status
+        assert not planner.received
 
 
 @pytest.mark.django_db
@@ -141,9 +162,22 @@ class TestPolicy:
         LoaderStatus.objects.update(stopped_at=loaderd_is_heard.observed_at)
         assert "loaderd is away (it was stopped at" in run("policy")[1]
 
+    @pytest.mark.parametrize(("typed", "meant"), [("true", True), ("False", False), ("1", True), ("off", False)])
+    def test_a_switch_is_typed_as_in_the_environment(self, run: Run, typed: str, meant: bool) -> None:
+        run("policy", f"CACHE_ENABLED={typed}")
+        assert effective().CACHE_ENABLED is meant
+        run("policy", "CACHE_ENABLED=")
+        assert effective().CACHE_ENABLED is config().CACHE_ENABLED
+
     @pytest.mark.parametrize(
         ("argument", "status"),
-        [("SAMPLING_RATE=2", 1), ("SAMPLING_RATE=x", 1), ("SAMPLING_RATE", 2), ("WEB_PORT=1", 2)],
+        [
+            ("CACHE_ENABLED=perhaps", 1),
+            ("SAMPLING_RATE=2", 1),
+            ("SAMPLING_RATE=x", 1),
+            ("SAMPLING_RATE", 2),
+            ("WEB_PORT=1", 2),
+        ],
     )
     def test_what_is_wrong_is_said_in_a_line(self, argument: str, status: int) -> None:
         with pytest.raises(CommandError, match=argument.partition("=")[0]) as refused:

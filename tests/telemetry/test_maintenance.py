@@ -111,11 +111,12 @@ class TestRollUp:
 
     def test_a_summary_is_the_same_before_and_after(self, version: ModelVersion) -> None:
         fill(version, ago(hours=60), 100, private_bytes=5)
-        fill(version, ago(hours=10), 100, private_bytes=7, items=3)
+        fill(version, ago(hours=10), 100, private_bytes=7, items=3, cache_hits=2, cache_misses=1)
         fill(version, ago(minutes=60), 100)
         before = summary(version, 80 * 3600)
         maintain()
         after = summary(version, 80 * 3600)
+        assert (after["cache_hits"], after["cache_misses"], after["cache_hit_rate"]) == (200, 100, 2 / 3)
         assert {**after, "loaded_seconds": 0} == {**before, "loaded_seconds": 0}
         assert {row.seconds for row in Sample.objects.all()} == {10, 60, 600}
 

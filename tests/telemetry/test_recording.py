@@ -31,12 +31,13 @@ class TestSamples:
         counts = latencies(0.004, 0.004, 0.020)
         record_samples(
             [
-                Sample("mail-v1", NOW, 10.0, 3, 6, 1, 0.028, 0.02, counts, 4, 2, 200 << 20, 1 << 20),
+                Sample("mail-v1", NOW, 10.0, 3, 6, 1, 0.028, 0.02, counts, 4, 2, 200 << 20, 1 << 20, cache_hits=8),
                 Sample(None, NOW, 10.0, private_bytes=300 << 20, budget_bytes=4 << 30, available_bytes=8 << 30),
             ]
         )
         sample = models.Sample.objects.get(version=version)
         assert (sample.requests, sample.items, sample.errors, sample.queued, sample.in_flight) == (3, 6, 1, 4, 2)
+        assert (sample.cache_hits, sample.cache_misses) == (8, 0)
         assert (sample.at, sample.seconds, sample.private_bytes) == (at(NOW), 10, 200 << 20)
         assert histogram.merged([sample.histogram]) == counts
         host = models.Sample.objects.get(version=None)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 import transformers
 
-from loaderd.errors import ArtifactRefused, InvalidInput, LoadFailed
+from loaderd.errors import ArtifactRefused, LoadFailed
 from loaderd.frameworks.base import Artifact, ReportProgress
 
 UNLIMITED_TOKENS = 1_000_000  # tokenizers say "no limit" with a number above this
@@ -29,6 +30,7 @@ class Checkpoint:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.tokenizer = _tokenizer(artifact)
         report(0.4)
+        self.network: Any
         self.network, info = _network(artifact, auto_class)
         missing = sorted(key for key in info["missing_keys"] if not key.startswith(tuple(may_miss)))
         if missing:
@@ -44,16 +46,29 @@ class Checkpoint:
         self.max_tokens = self._max_tokens()
         report(1.0)
 
-    def encode(self, texts: list[str], max_tokens: int | None = None, **options: Any) -> Any:
-        """The texts as padded tensors on the device, cut at max_tokens. Raises InvalidInput where one has no tokens."""
-        limit = max_tokens or self.max_tokens
-        encoded = self.tokenizer(
-            texts, padding=True, truncation=limit is not None, max_length=limit, return_tensors="pt", **options
-        )
-        empty = (encoded["attention_mask"].sum(dim=1) == 0).nonzero().flatten().tolist()
-        if empty:
-            raise InvalidInput(f"Item {empty[0]} is empty; the model needs at least one word.")
-        return encoded.to(self.device)
+    def lower(self, precision: str) -> None:
+        """Has the network compute in this precision; what its weights took in the full one is free afterwards.
+
+        Raises LoadFailed for what the device cannot do.
+        """
+        if precision == "bf16":
+            self.network.to(torch.bfloat16)
+            return
+        if self.device.type != "cpu":
+            raise LoadFailed(
+                f"{self.model_id} is to be loaded in {precision}, which is made for processors, and it runs on a GPU; "
+                "set its precision to bf16.",
+                model_id=self.model_id,
+                precision=precision,
+            )
+        with warnings.catch_warnings():  # moving to a package of its own; this torch has it here
+            warnings.simplefilter("ignore")
+            torch.ao.quantization.quantize_dynamic(self.network, {torch.nn.Linear}, torch.qint8, inplace=True)
+
+    def free_encoder(self) -> None:
+        """Lets a network go that another way of computing has taken the place of; of one with a head, that stays."""
+        if self.network.base_model is self.network:
+            self.network = None
 
     def _give_padding(self) -> None:
         """Batches need a padding token; models that were trained without one pad with their end token."""

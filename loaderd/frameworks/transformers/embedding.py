@@ -12,7 +12,8 @@ from transformers import AutoModel
 from loaderd.errors import LoadFailed
 from loaderd.frameworks.base import Artifact, ReportProgress, TensorSpec
 from loaderd.frameworks.transformers.checkpoint import Checkpoint
-from loaderd.frameworks.transformers.text_model import TextModel
+from loaderd.frameworks.transformers.encoder_model import EncoderModel, MicroBatch
+from loaderd.frameworks.transformers.networks import Network
 
 OLD_MODE_NAMES = {
     "pooling_mode_cls_token": "cls",
@@ -25,7 +26,7 @@ OLD_MODE_NAMES = {
 """1_Pooling/config.json: a flag per mode, or "pooling_mode" with the name. Several are joined in this order."""
 
 
-class Embedder(TextModel):
+class Embedder(EncoderModel):
     def __init__(self, artifact: Artifact, report: ReportProgress) -> None:
         checkpoint = Checkpoint(artifact, report, AutoModel, may_miss=("pooler.",))
         self._modes, self._normalize, longest = _layout(artifact)
@@ -34,10 +35,9 @@ class Embedder(TextModel):
         width = checkpoint.config.hidden_size * len(self._modes)
         super().__init__(artifact, checkpoint, (TensorSpec("embedding", "FP32", (-1, width)),))
 
-    def answer(self, items: list[str]) -> dict[str, np.ndarray]:
-        encoded = self.checkpoint.encode(items)
-        hidden = self.checkpoint.network(**encoded).last_hidden_state.float()
-        pooled = torch.cat([pool(mode, hidden, encoded["attention_mask"]) for mode in self._modes], dim=1)
+    def answer_micro_batch(self, network: Network, batch: MicroBatch) -> dict[str, np.ndarray]:
+        hidden, mask = network.hidden(batch.texts, batch.types)
+        pooled = torch.cat([pool(mode, hidden, mask) for mode in self._modes], dim=1)
         if self._normalize:
             pooled = torch.nn.functional.normalize(pooled, dim=1)
         return {"embedding": pooled.cpu().numpy()}

@@ -10,6 +10,7 @@ from typing import Any
 from loaderd.errors import LoadFailed
 from loaderd.frameworks.base import Artifact, Framework, LoadedModel, ReportProgress
 from loaderd.frameworks.files import refuse_unlisted
+from loaderd.frameworks.precision import refuse_precision
 
 ROOM = "loaderd.frameworks.transformers"
 
@@ -46,6 +47,7 @@ ENVIRONMENT = {
     "USE_TF": "0",  # transformers would import TensorFlow where it is installed: seconds and 400 MB
     "USE_FLAX": "0",
     "TOKENIZERS_PARALLELISM": "false",  # its thread pool does not survive a fork
+    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128",  # half a megabyte each; all that a model asks for fits
 }
 
 
@@ -72,7 +74,10 @@ class TransformersFramework(Framework):
     def load(self, artifact: Artifact, report: ReportProgress) -> LoadedModel:
         refuse_unlisted(artifact)
         module, _, cls = task_of(artifact.config, artifact).partition(":")
-        model: LoadedModel = getattr(importlib.import_module(f"{ROOM}.{module}"), cls)(artifact, report)
+        task = getattr(importlib.import_module(f"{ROOM}.{module}"), cls)
+        if artifact.precision not in task.precisions:
+            refuse_precision(artifact, f"models of this task ({module.replace('_', ' ')})")
+        model: LoadedModel = task(artifact, report)
         return model
 
 

@@ -8,12 +8,13 @@ from transformers import AutoModelForSequenceClassification
 from loaderd.frameworks.base import Artifact, ReportProgress, TensorSpec
 from loaderd.frameworks.labels import classified, classifier_outputs, declared_labels
 from loaderd.frameworks.transformers.checkpoint import Checkpoint
-from loaderd.frameworks.transformers.text_model import TextModel
+from loaderd.frameworks.transformers.encoder_model import EncoderModel, MicroBatch
+from loaderd.frameworks.transformers.networks import Network
 
 PREDICTION = TensorSpec("prediction", "FP32", (-1,))
 
 
-class SequenceClassifier(TextModel):
+class SequenceClassifier(EncoderModel):
     """problem_type decides: multi_label_classification takes a sigmoid, regression is a number, all else a softmax."""
 
     def __init__(self, artifact: Artifact, report: ReportProgress) -> None:
@@ -31,8 +32,8 @@ class SequenceClassifier(TextModel):
             outputs = (TensorSpec("prediction", "FP32", (-1, config.num_labels)),)
         super().__init__(artifact, checkpoint, outputs, self._labels)
 
-    def answer(self, items: list[str]) -> dict[str, np.ndarray]:
-        logits = self.checkpoint.network(**self.checkpoint.encode(items)).logits.float()
+    def answer_micro_batch(self, network: Network, batch: MicroBatch) -> dict[str, np.ndarray]:
+        logits = network.of_texts(batch.texts, batch.types)
         if self._labels is None:
             return {"prediction": logits.squeeze(-1).cpu().numpy()}
         probabilities = logits.sigmoid() if self._several else logits.softmax(dim=-1)

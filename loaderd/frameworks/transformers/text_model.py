@@ -19,7 +19,12 @@ TEXT = TensorSpec("text", "BYTES", (-1,))
 
 
 class TextModel(LoadedModel):
-    """Subclasses build `checkpoint`, call this constructor with their outputs, and answer a list of texts."""
+    """Subclasses build `checkpoint`, call this constructor with their outputs, and answer a list of texts.
+
+    precisions: the lower ones that the task can be loaded in.
+    """
+
+    precisions: frozenset[str] = frozenset()
 
     def __init__(
         self,

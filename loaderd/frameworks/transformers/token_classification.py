@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,11 +12,15 @@ from transformers import AutoModelForTokenClassification
 from loaderd.frameworks.base import Artifact, ReportProgress, TensorSpec
 from loaderd.frameworks.labels import declared_labels
 from loaderd.frameworks.transformers.checkpoint import Checkpoint
-from loaderd.frameworks.transformers.text_model import TextModel
+from loaderd.frameworks.transformers.encoder_model import EncoderModel, MicroBatch
+from loaderd.frameworks.transformers.networks import Network
+from loaderd.frameworks.transformers.tokens import column
 
 
-class TokenClassifier(TextModel):
+class TokenClassifier(EncoderModel):
     """Answers {entity, word, start, end, score} per entity; start and end count characters, end excluded."""
+
+    with_places = True
 
     def __init__(self, artifact: Artifact, report: ReportProgress) -> None:
         checkpoint = Checkpoint(artifact, report, AutoModelForTokenClassification)
@@ -26,19 +30,22 @@ class TokenClassifier(TextModel):
         )
         super().__init__(artifact, checkpoint, (TensorSpec("entities", "BYTES", (-1,)),))
 
-    def answer(self, items: list[str]) -> dict[str, np.ndarray]:
-        encoded = self.checkpoint.encode(items, return_offsets_mapping=True)
-        offsets = encoded.pop("offset_mapping").tolist()
-        probabilities = self.checkpoint.network(**encoded).logits.float().softmax(dim=-1)
+    def columns(self, items: Sequence[str], encodings: Sequence[Any]) -> dict[str, np.ndarray]:
+        return {"text": column(items), "encoding": column(encodings)}
+
+    def answer_micro_batch(self, network: Network, batch: MicroBatch) -> dict[str, np.ndarray]:
+        probabilities = network.of_tokens(batch.texts, batch.types).softmax(dim=-1)
         scores, tags = (found.tolist() for found in probabilities.max(dim=-1))
-        answers = [
-            json.dumps(entities(text, list(self._words(encoded.word_ids(row), offsets[row], tags[row], scores[row]))))
-            for row, text in enumerate(items)
-        ]
-        return {"entities": np.array(answers, dtype=object)}
+        answers = []
+        start = 0
+        for text, encoding in zip(batch.columns["text"], batch.columns["encoding"], strict=True):
+            real = slice(start, start := start + len(encoding))
+            words = self._words(encoding.word_ids, encoding.offsets, tags[real], scores[real])
+            answers.append(json.dumps(entities(text, list(words))))
+        return {"entities": column(answers)}
 
     def _words(
-        self, words: list[int | None], offsets: list[list[int]], tags: list[int], scores: list[float]
+        self, words: list[int | None], offsets: list[tuple[int, int]], tags: list[int], scores: list[float]
     ) -> Iterator[tuple[str, int, int, float]]:
         """(tag, start, end, score) per word. The first of its tokens decides: that is how such models are trained."""
         found: tuple[str, int, int, float] | None = None

@@ -4,6 +4,7 @@ from modelhub.console.admin.accounts import ApiTokenAdmin, GroupAdmin, UserAdmin
 from modelhub.console.admin.activity import LineageChangeAdmin, LoaderStatusAdmin, OperationAdmin, StateChangeAdmin
 from modelhub.console.admin.audit import AuditAdmin
 from modelhub.console.admin.discovery_run import DiscoveryRunAdmin
+from modelhub.console.admin.jobs import JobAdmin
 from modelhub.console.admin.lineage import LineageAdmin
 from modelhub.console.admin.model_version import ModelVersionAdmin
 from modelhub.console.admin.policy import PolicyAdmin, PolicyChangeAdmin
@@ -18,6 +19,7 @@ __all__ = [
     "DiscoveryRunAdmin",
     "FailureAdmin",
     "GroupAdmin",
+    "JobAdmin",
     "LineageAdmin",
     "LineageChangeAdmin",
     "LoaderStatusAdmin",

@@ -60,7 +60,6 @@ async def main() -> None:
             told[f"texts {way}"] = {
                 "id": answer.id,
                 "model": answer.model_name,
-                "version": answer.model_version,
                 "echo": np.asarray(answer.get_output_by_name("echo").as_numpy()).astype(str).tolist(),
                 "length": np.asarray(answer.get_output_by_name("length").as_numpy()).tolist(),
             }

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.loaderd.gateway.door import TOKEN, Door, grant, row
+from tests.loaderd.gateway.door import SECONDS, TOKEN, Door, grant, row
 from tests.loaderd.worker.process import ModelProcess, spec
 
 EVERYTHING = {TOKEN: grant("ada", "predict", "load", "unload")}
@@ -24,6 +24,7 @@ class Served:
     http: httpx.Client
     models: dict[str, ModelProcess]
     table: dict[str, dict[str, Any]]
+    grpc_port: int | None = None
 
     def reset(self) -> None:
         """Everything is loaded and ada may do everything."""
@@ -41,14 +42,18 @@ class Served:
 
 
 @contextmanager
-def serving(folder: Path, *kinds: str) -> Iterator[Served]:
+def serving(
+    folder: Path, *kinds: str, grpc: bool = False, predict_timeout_seconds: float = SECONDS
+) -> Iterator[Served]:
     with ExitStack() as stack:
         models = [stack.enter_context(ModelProcess(spec(kind), folder / f"{kind}.sock")) for kind in kinds]
-        door = stack.enter_context(Door(folder))
+        arguments = ("--grpc-port", "0") if grpc else ()
+        door = stack.enter_context(Door(folder, *arguments, predict_timeout_seconds=predict_timeout_seconds))
         door.listening()
+        grpc_port = door.event()["port"] if grpc else None
         for model in models:
             model.ready()
-        served = Served(door, door.http(), {model.spec.model_id: model for model in models}, {})
+        served = Served(door, door.http(), {model.spec.model_id: model for model in models}, {}, grpc_port)
         served.reset()
         yield served
 

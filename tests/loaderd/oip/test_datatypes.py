@@ -79,6 +79,59 @@ def test_bf16_keeps_what_is_no_number() -> None:
     assert np.isnan(datatypes.from_binary("x", "BF16", (1,), raw)).all()
 
 
+@settings(deadline=None)
+@given(npst.arrays(np.float32, shapes, elements=st.floats(width=32, allow_nan=False, allow_infinity=False)))
+def test_bf16_says_the_same_in_json_as_in_bytes(array: np.ndarray) -> None:
+    with np.errstate(over="ignore"):
+        rounded = array.astype(ml_dtypes.bfloat16).astype(np.float32)
+    read = datatypes.from_json("x", "BF16", array.shape, array.tolist())
+    np.testing.assert_array_equal(read, rounded)
+    np.testing.assert_array_equal(datatypes.to_json(array, "BF16"), rounded.ravel())
+
+
+def test_what_is_no_number_is_null_in_json() -> None:
+    for datatype in ("FP16", "BF16", "FP32", "FP64"):
+        array = np.array([np.nan, np.inf, -np.inf, 0.5], dtype=datatypes.NUMPY_TYPES[datatype])
+        text = orjson.dumps(datatypes.to_json(array, datatype), option=orjson.OPT_SERIALIZE_NUMPY)
+        assert text == b"[null,null,null,0.5]"
+
+
+json_numbers = st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False)
+json_lists = st.recursive(
+    st.lists(json_numbers | st.none() | st.text(max_size=2), min_size=1, max_size=4),
+    lambda rows: st.lists(rows, min_size=1, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.sampled_from([*NUMERIC, "BF16"]), json_lists)
+def test_what_is_packed_is_what_numpy_reads(datatype: str, data: list[object]) -> None:
+    """The short way takes what the long one takes, and nothing else."""
+    packed = None if datatype == "BOOL" else datatypes._packed(datatypes._CODES[datatype], data)
+    try:
+        read = datatypes._looked_through("x", datatype, data)
+    except InvalidInput:
+        assert packed is None
+        return
+    if packed is not None:
+        short = np.frombuffer(packed, dtype=datatypes.NUMPY_TYPES[datatype])
+        np.testing.assert_array_equal(short, read.ravel())
+
+
+def test_many_numbers_are_packed_piece_by_piece() -> None:
+    numbers = np.random.default_rng(0).integers(-(2**31), 2**31, 40_000)
+    read = datatypes.from_json("x", "INT64", (200, 200), numbers.tolist())
+    np.testing.assert_array_equal(read, numbers.reshape(200, 200))
+    assert read.flags.writeable
+
+
+def test_whole_numbers_keep_every_digit() -> None:
+    numbers = [0, 2**64 - 1, 2**63, 2**53 + 1]
+    assert datatypes.from_json("x", "UINT64", (4,), numbers).tolist() == numbers
+    assert datatypes.from_json("x", "INT64", (2,), [-(2**63), 2**63 - 1]).tolist() == [-(2**63), 2**63 - 1]
+
+
 def test_nested_data_counts_as_flat() -> None:
     nested = datatypes.from_json("x", "INT32", (2, 2), [[1, 2], [3, 4]])
     np.testing.assert_array_equal(nested, datatypes.from_json("x", "INT32", (2, 2), [1, 2, 3, 4]))
@@ -102,6 +155,10 @@ def test_a_binary_tensor_can_be_written_to_and_is_aligned() -> None:
         ("INT64", (1,), [1.5], 'Input "x" is INT64: its "data" must hold whole numbers only.'),
         ("UINT8", (2,), [1, 256], 'Input "x" holds 256, outside UINT8 (0 to 255).'),
         ("UINT8", (2,), [1, -1], 'Input "x" holds -1, outside UINT8 (0 to 255).'),
+        ("INT64", (2,), [-1, 2**63], f'Input "x" holds {2**63}, outside INT64'),
+        ("INT64", (1,), [2.0**70], 'Input "x" is INT64: its "data" must hold whole numbers only.'),
+        ("INT32", (2,), [[1], "2"], 'Input "x" is ragged'),
+        ("FP64", (2,), [[1.0], {"a": 1}], 'Input "x" is ragged'),
         ("BOOL", (1,), [1], 'Input "x" is BOOL: its "data" must hold booleans only.'),
         ("FP32", (3,), [[1.0], [2.0, 3.0]], 'Input "x" is ragged'),
         ("FP32", (3,), None, 'Input "x" needs its "data" as a JSON array.'),

@@ -64,6 +64,37 @@ def test_outputs_can_be_chosen_one_by_one() -> None:
     assert [o.binary for o in parsed.outputs] == [False, True]
 
 
+LABELLED = Signature(
+    SIGNATURE.inputs, (TensorSpec("label", "BYTES", (-1,)), TensorSpec("probabilities", "FP32", (-1, 2))), ("no", "yes")
+)
+
+
+def test_the_best_classes_can_be_asked_for_where_there_are_labels() -> None:
+    wanted = [{"name": "probabilities", "parameters": {"classification": 1, "binary_data": True}}, {"name": "label"}]
+    parsed = parse(request(outputs=wanted), None, LABELLED)
+    assert parsed.outputs == (RequestedOutput("probabilities", True, 1), RequestedOutput("label", False))
+    for classes, sentence in ((-1, "it must not be negative"), ("2", "as a whole number; it is a string")):
+        with pytest.raises(InvalidInput, match=sentence):
+            parse(
+                request(outputs=[{"name": "probabilities", "parameters": {"classification": classes}}]), None, LABELLED
+            )
+    with pytest.raises(InvalidInput, match='needs a number for each label; "probabilities" has them'):
+        parse(request(outputs=[{"name": "label", "parameters": {"classification": 2}}]), None, LABELLED)
+
+
+def test_a_request_may_have_a_priority_and_a_limit_of_its_own() -> None:
+    parsed = parse(request(parameters={"priority": 1, "timeout": 1500, "tenant": "blue"}), None, SIGNATURE)
+    assert (parsed.priority, parsed.timeout_seconds) == (1, 0.0015)
+    parsed = parse(request(parameters={"timeout": 0}), None, SIGNATURE)
+    assert (parsed.priority, parsed.timeout_seconds) == (0, None)
+
+
+def test_signatures_may_take_turns() -> None:
+    for _ in range(2):
+        assert [output.name for output in parse(request(), None, SIGNATURE).outputs] == ["y", "z"]
+        assert [output.name for output in parse(request(), None, LABELLED).outputs] == ["label", "probabilities"]
+
+
 def test_text_in_a_column_counts_as_a_list_of_text() -> None:
     parsed = parse(request(inputs=[X, {**T, "shape": [2, 1]}]), None, SIGNATURE)
     assert parsed.inputs["t"].shape == (2,)
@@ -102,6 +133,15 @@ def test_text_in_a_column_counts_as_a_list_of_text() -> None:
             request(outputs=[{"name": "y", "parameters": {"classification": 2}}]),
             'Output "y" asks for "classification", which needs a number for each label; this model has none.',
         ),
+        (request(outputs=[{"name": "y"}, {"name": "y"}]), 'Output "y" is asked for twice.'),
+        (
+            request(outputs=[{"name": "y", "parameters": {"shared_memory_region": "r"}}]),
+            'Output "y" asks for shared memory, which is not offered',
+        ),
+        (request(parameters={"sequence_id": 3}), 'The parameter "sequence_id" is refused'),
+        (request(parameters={"priority": "high"}), '"parameters" needs "priority" as a whole number; it is a string.'),
+        (request(parameters={"timeout": True}), '"parameters" needs "timeout" as a whole number; it is a boolean.'),
+        (request(parameters={"timeout": -1}), 'The parameters "priority" and "timeout" (microseconds) must not'),
         (request(parameters=[]), 'The request needs "parameters" as an object; it is an array.'),
         (request(id=7), 'The request needs "id" as a string; it is a whole number.'),
         (

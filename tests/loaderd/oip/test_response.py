@@ -58,3 +58,25 @@ def test_it_refuses_to_write_bytes_that_are_no_text_as_json() -> None:
     outputs = {**OUTPUTS, "z": np.array([b"\xff"], dtype=object)}
     with pytest.raises(InvalidInput, match='Output "z" holds bytes that are no text; ask for it with'):
         build(asked(RequestedOutput("z", False)), outputs, SIGNATURE, "m", "1")
+
+
+def test_the_best_classes_are_told_with_index_and_label() -> None:
+    signature = Signature((), (TensorSpec("p", "FP32", (-1, 3)),), ("a", "b:c", "d"))
+    rows = np.array([[0.1, 0.7, 0.2], [np.nan, -1.5, -np.inf], [0.5, 0.5, 0.5]], dtype=np.float32)
+    _, chunks = build(asked(RequestedOutput("p", False, 2)), {"p": rows}, signature, "m", "1")
+    (output,) = json.loads(b"".join(chunks))["outputs"]
+    assert (output["datatype"], output["shape"]) == ("BYTES", [3, 2])
+    assert output["data"] == ["0.7:1:b:c", "0.2:2:d", "-1.5:1:b:c", "-inf:2:d", "0.5:0:a", "0.5:1:b:c"]
+    header_bytes, chunks = build(asked(RequestedOutput("p", True, 9)), {"p": rows}, signature, "m", "1")
+    result = InferResult.from_response_body(b"".join(chunks), header_length=header_bytes)
+    assert result.as_numpy("p").shape == (3, 3)
+    assert result.as_numpy("p")[0].tolist() == [b"0.7:1:b:c", b"0.2:2:d", b"0.1:0:a"]
+
+
+def test_outputs_without_elements_are_told() -> None:
+    outputs = {**OUTPUTS, "y": np.empty((2, 0), dtype=np.float32)}
+    header_bytes, chunks = build(asked(RequestedOutput("y", True)), outputs, SIGNATURE, "m", "1")
+    assert header_bytes == len(b"".join(chunks))
+    assert json.loads(b"".join(chunks))["outputs"][0]["parameters"] == {"binary_data_size": 0}
+    _, chunks = build(asked(RequestedOutput("y", False)), outputs, SIGNATURE, "m", "1")
+    assert json.loads(b"".join(chunks))["outputs"][0]["data"] == []

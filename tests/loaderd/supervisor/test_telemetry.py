@@ -8,7 +8,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from loaderd import histogram
-from loaderd.protocol import Lost
+from loaderd.protocol import KeptAnswers, Lost
 from loaderd.reporter import Report, Sample
 from loaderd.supervisor.telemetry import MAX_SERIES, Telemetry
 
@@ -137,6 +137,29 @@ class TestSamples:
         watch.pass_interval()
         assert [(sample.requests, sample.errors) for sample in watch.samples()] == [(1, 1)]
 
+    def test_what_the_cache_answered_is_use_and_is_told_beside_the_requests(self, watch: Watch) -> None:
+        watch.telemetry.counted("m", counters(), None, None)
+        watch.now += 100.0
+        watch.telemetry.kept(KeptAnswers("m", at=0.0, hits=3, shared=2, misses=1, entries=1, bytes=700))
+        assert (watch.telemetry.idle_seconds("m"), watch.telemetry.usage_share("m")) == (0.0, 0.5)
+        watch.telemetry.kept(KeptAnswers("m", at=0.0, hits=4, shared=0, misses=0, entries=0, bytes=0))
+        watch.pass_interval()
+        watch.pass_interval()
+        told = [(sample.requests, sample.cache_hits, sample.cache_misses) for sample in watch.samples()]
+        assert told == [(0, 9, 1), (0, 0, 0)]
+
+    def test_what_was_only_missed_is_no_use_of_the_cache(self, watch: Watch) -> None:
+        watch.telemetry.counted("m", counters(), None, None)
+        watch.now += 100.0
+        watch.telemetry.kept(KeptAnswers("m", at=0.0, hits=0, shared=0, misses=1, entries=1, bytes=700))
+        assert watch.telemetry.idle_seconds("m") == 100.0
+
+    def test_the_cache_answered_for_a_model_that_left(self, watch: Watch) -> None:
+        watch.telemetry.kept(KeptAnswers("m", at=0.0, hits=1, shared=0, misses=0, entries=1, bytes=700))
+        watch.pass_interval()
+        watch.pass_interval()
+        assert [sample.cache_hits for sample in watch.samples()] == [1]
+
     def test_the_host_has_a_sample_of_its_own(self, watch: Watch) -> None:
         watch.telemetry.host(100, 50, 1000, 4000, None)
         watch.telemetry.host(300, 0, 1000, 3000, 7)
@@ -218,6 +241,16 @@ class TestExposition:
         assert list(buckets.values()) == sorted(buckets.values())
         assert buckets["0.0064"] == 0
         assert buckets["0.0181019"] == buckets["+Inf"] == 4
+
+    def test_the_cache_has_series_for_models_that_use_it(self, watch: Watch) -> None:
+        for model_id in ("m", "plain"):
+            watch.telemetry.counted(model_id, counters(1), None, None)
+        watch.telemetry.kept(KeptAnswers("m", at=0.0, hits=3, shared=2, misses=1, entries=4, bytes=700))
+        watch.telemetry.kept(KeptAnswers("m", at=0.0, hits=1, shared=0, misses=1, entries=2, bytes=300))
+        series = watch.series()
+        names = ("hits_total", "shared_total", "misses_total", "entries", "bytes")
+        assert [series[f"modelhub_cache_{name}", "m"] for name in names] == [4, 2, 2, 2, 300]
+        assert not [name for name, label in series if "cache" in name and label == "plain"]
 
     def test_labels_are_escaped(self, watch: Watch) -> None:
         watch.telemetry.counted('a "quoted" \\ one', counters(1), None, None)

@@ -177,10 +177,13 @@ def answer_of(future: Future[wire.Message]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    from loaderd import catalogue
     from loaderd.worker import main
     from tests.loaderd.worker.framework import InTestFramework
 
     end = socket.socket(fileno=int(sys.argv[1]))
     first = protocol.receive(end)
     assert first is not None
-    main.run(end, ModelSpec.from_message(first), sys.argv[2], InTestFramework())
+    wanted = ModelSpec.from_message(first)
+    in_test = wanted.framework == "in-test"
+    main.run(end, wanted, sys.argv[2], InTestFramework() if in_test else catalogue.framework(wanted.framework))

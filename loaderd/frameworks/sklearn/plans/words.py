@@ -25,7 +25,10 @@ _SINGLE = [chr(code) for code in range(128) if re.match(r"\w", chr(code))]
 
 
 class Found(NamedTuple):
-    """The terms that texts hold, in no order: term `columns[i]` in text `owners[i]`, once for each time it is there."""
+    """The terms that texts hold, in no order: a term of text `owners[i]` leads to `columns[i]`, once for each time.
+
+    Both arrays are the receiver's to change. With signs a column is doubled, plus 1 where the term counts as -1.
+    """
 
     owners: np.ndarray
     columns: np.ndarray

@@ -1,0 +1,59 @@
+"""Draws panels of lines into an SVG: `drawing.py OUT`, the panels as JSON on stdin. Runs in the plot environment."""
+
+import json
+import sys
+
+import matplotlib as mpl
+
+mpl.use("svg")
+mpl.rcParams["svg.hashsalt"] = "modelhub"  # the same picture for the same figures
+mpl.rcParams["font.size"] = 9
+from matplotlib import pyplot as plt
+from matplotlib.ticker import ScalarFormatter
+
+OURS = "modelhub"
+COLUMNS = 2
+MARKERS = "os^Dv<>p*hXPd"
+
+
+def main(out):
+    panels = json.load(sys.stdin)
+    columns = min(COLUMNS, len(panels))
+    rows = -(-len(panels) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(5.4 * columns, 3.6 * rows), squeeze=False, layout="constrained")
+    labels = sorted({label for panel in panels for label in panel["lines"]}, key=lambda label: (label != OURS, label))
+    styles = {label: style(number, label) for number, label in enumerate(labels)}
+    for ax, panel in zip(axes.flat, panels, strict=False):
+        for label, points in panel["lines"].items():
+            ax.plot(*zip(*points, strict=True), label=label, **styles[label])
+        ax.set(title=panel["title"], xlabel=panel["x"], ylabel=panel["y"])
+        xs = sorted({point[0] for points in panel["lines"].values() for point in points})
+        if panel["log_x"]:
+            ax.set_xscale("log", base=2)
+            if len(xs) <= 12:
+                ax.set_xticks(xs)
+            ax.xaxis.set_major_formatter(ScalarFormatter())
+        if panel["log_y"]:
+            ax.set_yscale("log")
+            ax.yaxis.set_major_formatter(ScalarFormatter())
+        else:
+            ax.set_ylim(bottom=0)
+        ax.grid(alpha=0.3)
+    for ax in axes.flat[len(panels) :]:
+        ax.set_visible(False)
+    if len(labels) > 1:
+        handles = {}
+        for ax in axes.flat:
+            handles |= dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
+        figure.legend([handles[label] for label in labels], labels, loc="outside lower center", ncols=min(5, len(labels)))
+    figure.savefig(out, metadata={"Date": None})
+
+
+def style(number, label):
+    if label == OURS:
+        return {"color": "black", "linewidth": 2.4, "marker": "o", "zorder": 5}
+    return {"color": f"C{(number - 1) % 10}", "linewidth": 1.1, "marker": MARKERS[number % len(MARKERS)], "markersize": 4}
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,100 @@
+"""The tables of docs/performance.md, made of what was measured."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from benchmarks.document import table
+from benchmarks.models import MODELS
+from benchmarks.peers import KINDS, named
+from benchmarks.results import LoadRow
+from benchmarks.summary import FOREIGN_LIMIT, OURS, Figure, compared, figures
+from benchmarks.targets import verdicts
+
+
+def peers_block(rows: Sequence[LoadRow], versions: Mapping[str, str], seconds: float, pictures: Sequence[Path]) -> str:
+    """Everything that `make bench-peers` writes. versions: by kind of peer, a phrase each. pictures: beside the document."""
+    found = figures(rows)
+    peers = [name for name in KINDS if name in {row.peer.partition("-")[0] for row in rows}]
+    parts = [setting(rows, seconds)]
+    parts += [f"![{picture.stem}]({picture.parent.name}/{picture.name})" for picture in pictures]
+    for model in MODELS.values():
+        if any(figure.model == model.name for figure in found):
+            parts += [f"### {model.name}: {model.title}", load_table([f for f in found if f.model == model.name])]
+    comparisons = compared(rows)
+    if comparisons:
+        judged = [(verdict.promise, verdict.seen, "met" if verdict.is_met else "**not met**")
+                  for verdict in verdicts(comparisons)]  # fmt: skip
+        parts += ["### Targets", table(["target", "seen", ""], judged)]
+    if failed := [(row.peer, row.model, _one_line(row.failed)) for row in rows if row.failed]:
+        parts += ["### Not measured", table(["peer", "model", "why"], failed)]
+    parts += ["### Versions and settings", settings_table(peers, versions)]
+    return "\n\n".join(parts)
+
+
+def setting(rows: Sequence[LoadRow], seconds: float) -> str:
+    rounds = len({row.round for row in rows})
+    return (
+        f"Measured on {time.strftime('%Y-%m-%d', time.gmtime())}: {os.cpu_count()} cores ({processor()}), "
+        f"{memory_gb():.0f} GB, no GPU, Linux {platform.release()}, Python {platform.python_version()}. "
+        f"{rounds} rounds of {seconds:g} s each; in a round the peers take turns. Client and server share the cores."
+    )
+
+
+def load_table(found: Sequence[Figure]) -> str:
+    """One line for each peer, fastest at the highest concurrency first. A cell: requests/s (p50 / p99 ms)."""
+    levels = sorted({figure.connections for figure in found})
+    by_peer: dict[str, dict[int, Figure]] = {}
+    for figure in found:
+        by_peer.setdefault(figure.peer, {})[figure.connections] = figure
+    order = sorted(by_peer, key=lambda peer: -max(f.requests_per_second for f in by_peer[peer].values()))
+    lines = []
+    for peer in order:
+        cells = [_cell(by_peer[peer].get(level)) for level in levels]
+        errors = sum(figure.errors for figure in by_peer[peer].values())
+        memory = max(figure.uss_mb for figure in by_peer[peer].values())
+        title = f"**{peer}**" if peer == OURS else peer
+        lines.append([title, *cells, errors, memory])
+    return table(["peer", *(f"c = {level}" for level in levels), "errors", "USS MB"], lines)
+
+
+def settings_table(kinds: Sequence[str], versions: Mapping[str, str]) -> str:
+    lines = []
+    for kind in kinds:
+        peer = named(kind)
+        said = "; ".join(f"{variant}: {text}" if variant else text for variant, text in peer.settings.items())
+        lines.append([peer.title, versions.get(kind, ""), said])
+    return table(["peer", "versions", "settings"], lines).replace("|--:", "|---")
+
+
+def _cell(figure: Figure | None) -> str:
+    if figure is None:
+        return "–"
+    mark = " ~" if figure.is_disturbed else ""
+    spread = f" ±{figure.spread / 2:.0%}" if figure.runs > 1 else ""
+    return f"{figure.requests_per_second:,.0f}{spread} ({figure.p50_ms:.3g} / {figure.p99_ms:.3g}){mark}"
+
+
+def legend() -> str:
+    return (
+        "Each cell: requests per second, ± half the distance between the slowest and the fastest run, (p50 / p99 in ms); "
+        f"medians. `~`: in every run other programs used over {FOREIGN_LIMIT:.0%} of the machine; the least disturbed "
+        "run stands. USS: memory of its own of the whole process tree, under load."
+    )
+
+
+def processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+def memory_gb() -> float:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())[:200]

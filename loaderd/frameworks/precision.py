@@ -1,0 +1,124 @@
+"""Lower precision: how far its answers may be from those of the full one.
+
+Numbers may differ by 0.05 and by 5 % of their size; an embedding's direction by a cosine of 0.99; labels, words and
+places not at all. Of the candidates for a masked word, the first counts.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from loaderd.errors import LoadFailed
+from loaderd.frameworks.base import PRECISIONS, Artifact, Signature, TensorSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """Of numbers, relative and absolute; of embeddings, by their direction alone."""
+
+    rtol: float
+    atol: float
+    min_cosine: float
+
+
+LOWERED = Tolerance(rtol=0.05, atol=0.05, min_cosine=0.99)
+
+BEST_ONLY = "predictions"
+"""The output whose items are lists of candidates, best first: those behind the first change places easily."""
+
+
+def refuse_precision(artifact: Artifact, kind: str) -> None:
+    """Raises LoadFailed when a lower precision is asked for. kind: of model, in the plural."""
+    if artifact.precision:
+        what = PRECISIONS.get(artifact.precision, "which is not known here")
+        raise LoadFailed(
+            f"{artifact.model_id} is to be loaded in {artifact.precision} ({what}), and {kind} compute as they are "
+            "stored; set its precision back to empty and load it again.",
+            model_id=artifact.model_id,
+            precision=artifact.precision,
+        )
+
+
+def differences(
+    signature: Signature,
+    wanted: Mapping[str, np.ndarray],
+    got: Mapping[str, np.ndarray],
+    tolerance: Tolerance = LOWERED,
+) -> list[str]:
+    """What in the outputs `got` is too far from those of the full precision, in words."""
+    found = []
+    for spec in signature.outputs:
+        want, have = (outputs[spec.name].ravel().tolist() for outputs in (wanted, got))
+        found += too_far(spec, want, have, math.prod(wanted[spec.name].shape[1:]), tolerance)
+    return found
+
+
+def too_far(
+    spec: TensorSpec, wanted: Sequence[Any], got: Sequence[Any], width: int, tolerance: Tolerance = LOWERED
+) -> list[str]:
+    """The same of one output, given as its values row by row. width: values in a row; the last row may be cut."""
+    if spec.name == "embedding":
+        rows = range(0, min(len(wanted), len(got)), max(1, width))
+        cosines = [(row // width, _cosine(wanted[row : row + width], got[row : row + width])) for row in rows]
+        return [
+            f"embedding {row} points elsewhere (its cosine with that of full precision is {cosine:.4f})"
+            for row, cosine in cosines
+            if not cosine >= tolerance.min_cosine
+        ]
+    return [
+        f"{spec.name}[{at}] is {_short(have)}, in full precision {_short(want)}"
+        for at, (want, have) in enumerate(zip(wanted, got, strict=False))
+        if want is not None and not _near(*_comparable(spec.name, want, have), tolerance)
+    ]
+
+
+def _comparable(name: str, wanted: Any, got: Any) -> tuple[Any, Any]:
+    wanted, got = _said(wanted), _said(got)
+    if name == BEST_ONLY and isinstance(wanted, list) and isinstance(got, list):
+        best = [[{key: found[key] for key in ("token", "score")} for found in one[:1]] for one in (wanted, got)]
+        return best[0], best[1]
+    return wanted, got
+
+
+def _near(wanted: Any, got: Any, tolerance: Tolerance) -> bool:
+    if isinstance(wanted, dict) and isinstance(got, dict):
+        return wanted.keys() == got.keys() and all(_near(wanted[key], got[key], tolerance) for key in wanted)
+    if isinstance(wanted, list) and isinstance(got, list):
+        return len(wanted) == len(got) and all(
+            _near(one, other, tolerance) for one, other in zip(wanted, got, strict=True)
+        )
+    if isinstance(wanted, float) and isinstance(got, int | float):
+        return wanted == got or math.isclose(wanted, got, rel_tol=tolerance.rtol, abs_tol=tolerance.atol)
+    return bool(wanted == got)
+
+
+def _said(value: Any) -> Any:
+    """What a JSON text says; anything else as it is."""
+    if isinstance(value, str) and value[:1] in ("[", "{"):
+        try:
+            return json.loads(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _cosine(one: Sequence[Any], other: Sequence[Any]) -> float:
+    """Not a number where a value is none."""
+    try:
+        product = math.fsum(a * b for a, b in zip(one, other, strict=True))
+        lengths = math.hypot(*one) * math.hypot(*other)
+    except (TypeError, ValueError):  # "NaN", as a canary writes it
+        return math.nan
+    return product / lengths if lengths else float(list(one) == list(other))
+
+
+def _short(value: Any) -> str:
+    text = f"{value:.4g}" if isinstance(value, float) else json.dumps(value, default=str)
+    return text if len(text) <= 80 else text[:77] + "…"
