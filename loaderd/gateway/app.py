@@ -13,7 +13,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import urllib.parse
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -23,6 +24,7 @@ from loaderd import wire
 from loaderd.errors import InvalidInput, LoaderdError, ModelProcessDied, ModelRestarting, NotAuthenticated, Overloaded
 from loaderd.gateway.access import ALL_PERMISSIONS, Access, Caller
 from loaderd.gateway.body import Body, BodyTooSlow, Budget
+from loaderd.gateway.compressing import SMALL_BYTES, compressed, encoding_for
 from loaderd.gateway.deadline import Deadline
 from loaderd.gateway.http.exchange import JSON, Disconnected, Exchange, Headers
 from loaderd.gateway.links import Links
@@ -67,7 +69,7 @@ class Streamed:
     """An answer with status 200 that is sent as it is made, piece by piece. Whoever makes one waits for the first piece
     before: what fails until then is an error with its status."""
 
-    parts: AsyncIterator[bytes]
+    parts: AsyncGenerator[bytes, None]
     headers: Headers
 
 
@@ -224,12 +226,19 @@ class Front:
             self._counts.by_class[status // 100] += 1
 
     def _start(self, exchange: Exchange) -> None:
-        task = asyncio.get_running_loop().create_task(self._serve(exchange))
+        self._hold(self._serve(exchange))
+
+    def _hold(self, serving: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(serving)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     def _finish(self, exchange: Exchange, message: wire.Message) -> None:
-        exchange.respond(message.body, 200, JSON if not message.head else headers_of(message.head))
+        headers = JSON if not message.head else headers_of(message.head)
+        if len(message.body) > SMALL_BYTES and encoding_for(exchange.headers.get(b"accept-encoding")):
+            self._hold(_respond(exchange, Response(message.body, 200, headers)))
+        else:
+            exchange.respond(message.body, 200, headers)
 
     def _fail(self, exchange: Exchange, route: Route, error: LoaderdError) -> None:
         if isinstance(error, ModelProcessDied):
@@ -265,9 +274,10 @@ class Front:
             finally:
                 body.close()
             if isinstance(answer, Streamed):
-                await exchange.stream(answer.parts, answer.headers)
+                async with aclosing(answer.parts) as pieces:
+                    await exchange.stream(pieces, answer.headers)
             else:
-                exchange.respond(answer.body, answer.status, answer.headers)
+                await _respond(exchange, answer)
         except (Disconnected, asyncio.CancelledError):
             exchange.abandon()  # nobody is there to read an answer
         except Exception as error:
@@ -298,6 +308,22 @@ class Front:
                 request.require_method("GET")
                 return await self._gateway.metrics()
         return await room.handle(request, request.parts[1:])
+
+
+async def _respond(exchange: Exchange, response: Response) -> None:
+    """Answers, a large answer compressed where the client takes that."""
+    body, headers = response.body, response.headers
+    if len(body) > SMALL_BYTES:
+        encoding = encoding_for(exchange.headers.get(b"accept-encoding"))
+        if encoding is not None:
+            smaller = await compressed(body, encoding)
+            if exchange.is_gone:
+                exchange.abandon()
+                return
+            if smaller is not None:
+                body = smaller
+                headers = (*headers, (b"content-encoding", encoding.encode()), (b"vary", b"accept-encoding"))
+    exchange.respond(body, response.status, headers)
 
 
 def headers_of(head: bytes) -> Headers:

@@ -19,6 +19,7 @@ from loaderd import wire
 from loaderd.errors import LoaderdError, ModelProcessDied
 from loaderd.gateway.access import Caller
 from loaderd.gateway.deadline import Deadline
+from loaderd.gateway.flights import Flights
 from loaderd.gateway.links import Links, NotComputed, require_answer
 from loaderd.gateway.lookup import Lookup
 from loaderd.gateway.routes import Route, Split, Target
@@ -64,11 +65,13 @@ class Predictor:
     lookup: Lookup = field(init=False)
     waiting: Waiting = field(init=False)
     shadow: Shadow = field(init=False)
+    flights: Flights = field(init=False)
 
     def __post_init__(self) -> None:
         self.lookup = Lookup(self.supervisor)
         self.waiting = Waiting(self.supervisor, self.lookup)
         self.shadow = Shadow(self.links, self.ledger, self.timeout_seconds)
+        self.flights = Flights(self.supervisor.cache)
 
     def picks(self) -> bool:
         """Whether the next prediction is to be traced."""
@@ -96,8 +99,7 @@ class Predictor:
             route, role = _chosen(target)
             try:
                 if target.split is None and not is_traced:
-                    link = self.links.to(route)
-                    return require_answer(await link.ask(ask.kind, ask.encoded_head(), ask.pieces, ask.deadline))
+                    return await self._asked(ask, route)
                 return await self._observed(ask, route, role, target.split, is_traced)
             except NotComputed as refused:
                 if was_refused:
@@ -108,6 +110,20 @@ class Predictor:
             except ModelProcessDied as lost:
                 self.note_lost(route, ask.began, lost)
                 raise
+
+    async def _asked(self, ask: Ask, route: Route) -> wire.Message:
+        """The model's answer, or one that was kept of the same request. Raises as a link does, and NotComputed."""
+        cache = self.supervisor.cache
+        key = cache.key(route, ask.kind, ask.head, ask.pieces) if route.keeps_answers else None
+        if key is None:
+            return await self._computed(ask, route)
+        kept = cache.get(key, asyncio.get_running_loop().time())
+        if kept is not None:
+            return kept
+        return await self.flights.answer(key, route, ask.deadline, lambda: self._computed(ask, route))
+
+    async def _computed(self, ask: Ask, route: Route) -> wire.Message:
+        return require_answer(await self.links.to(route).ask(ask.kind, ask.encoded_head(), ask.pieces, ask.deadline))
 
     async def stream(self, ask: Ask) -> AsyncGenerator[wire.Message, None]:
         """The answer in parts: Kind.PART messages and, last, the ANSWER. Raises LoaderdError, at the first message or
@@ -154,12 +170,14 @@ class Predictor:
         answer: wire.Message | None = None
         failure: LoaderdError | None = None
         timings: dict[str, Any] = {}
-        head = ask.encoded_head(trace=True) if is_traced else ask.encoded_head()
         try:
-            message = await self.links.to(route).ask(ask.kind, head, ask.pieces, ask.deadline)
-            if is_traced:
+            if is_traced:  # a kept answer would tell nothing of where the time goes
+                head = ask.encoded_head(trace=True)
+                message = await self.links.to(route).ask(ask.kind, head, ask.pieces, ask.deadline)
                 timings = _take_timings(message)
-            answer = require_answer(message)
+                answer = require_answer(message)
+            else:
+                answer = await self._asked(ask, route)
         except LoaderdError as error:
             failure = error
         now, status = time.perf_counter(), 200 if failure is None else failure.http_status

@@ -121,7 +121,7 @@ class Quick:
 
     def _learn(self, url: bytes, kind: wire.Kind, name: str, version: str | None) -> _Way | None:
         target = self._predictor.supervisor.routes.target(name, version)
-        if target is None or target.split is not None or not target.route.is_ready:
+        if target is None or target.split is not None or not target.route.is_ready or target.route.keeps_answers:
             return None
         way = self._ways[url] = _Way(target.route, kind, name)
         return way

@@ -1,6 +1,7 @@
 """The protocol's statistics extension: what models did since they were loaded, in Triton's shape.
 
-The counts are those of the process that serves a model now: they begin anew with each load, and with each new process.
+The counts are those of the process that serves a model now, and of the answers that were kept of it: they begin anew
+with each load, and with each new process.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from loaderd.errors import LoaderUnreachable
 
 if TYPE_CHECKING:
+    from loaderd.gateway.cache import Figures
     from loaderd.gateway.lookup import Lookup
     from loaderd.gateway.routes import Route
     from loaderd.gateway.supervisor import Supervisor
@@ -31,7 +33,9 @@ async def statistics(
     told = await _ask(supervisor, [route.model_id for _, route in named])
     return {
         "model_stats": [
-            _entry(shown, route.version, told[route.model_id]) for shown, route in named if route.model_id in told
+            _entry(shown, route.version, told[route.model_id], supervisor.cache.figures_of_load(route.model_id))
+            for shown, route in named
+            if route.model_id in told
         ]
     }
 
@@ -65,8 +69,9 @@ async def _ask(supervisor: Supervisor, model_ids: list[str]) -> dict[str, Any]:
     return told
 
 
-def _entry(name: str, version: str, told: Mapping[str, Any]) -> dict[str, Any]:
+def _entry(name: str, version: str, told: Mapping[str, Any], cached: Figures) -> dict[str, Any]:
     counters = told["counters"]
+    hits = cached.hits + cached.shared
     requests, errors = counters.get("requests", 0), counters.get("errors", 0)
     failed_seconds = counters.get("failed_seconds", 0.0)
     input_seconds = counters.get("input_seconds", 0.0)
@@ -77,15 +82,16 @@ def _entry(name: str, version: str, told: Mapping[str, Any]) -> dict[str, Any]:
         "inference_count": counters.get("items", 0) - counters.get("failed_items", 0),
         "execution_count": counters.get("batches", 0),
         "inference_stats": {
-            "success": _duration(requests - errors, counters.get("latency_seconds", 0.0) - failed_seconds),
+            # Answers out of the cache are successes that took no time of the model.
+            "success": _duration(requests - errors + hits, counters.get("latency_seconds", 0.0) - failed_seconds),
             "fail": _duration(errors, failed_seconds),
             # Reading a request belongs to what we count as its wait for the model; the protocol tells it by itself.
             "queue": _duration(requests, counters.get("queue_seconds", 0.0) - input_seconds),
             "compute_input": _duration(requests, input_seconds),
             "compute_infer": _duration(requests, counters.get("infer_seconds", 0.0)),
             "compute_output": _duration(requests, counters.get("output_seconds", 0.0)),
-            "cache_hit": _duration(0, 0.0),
-            "cache_miss": _duration(0, 0.0),
+            "cache_hit": _duration(hits, 0.0),
+            "cache_miss": _duration(cached.misses, 0.0),
         },
         "response_stats": {},
         "batch_stats": [

@@ -26,7 +26,7 @@ def build(
     """
     described: list[dict[str, Any]] = []
     document: dict[str, Any] = {"model_name": name, "model_version": version, "outputs": described}
-    if request.request_id is not None:
+    if request.request_id is not None:  # last, where the cache of answers looks for it
         document["id"] = request.request_id
     datatype_of = _datatypes if _signature is signature else _known(signature)
     binary: Chunks = []

@@ -98,6 +98,7 @@ class Load:
             files=tuple(file.path for file in spec.files),
             approved=spec.approved,
             threads=spec.threads,
+            precision=spec.precision,
             config=spec.config,
             metadata=spec.metadata,
         )

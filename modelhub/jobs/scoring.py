@@ -124,17 +124,22 @@ class Scoring:
 
     def _batches(self, rows: Iterator[Row]) -> Iterator[_Batch]:
         batch, size, wanted = _Batch([]), 0, self.asker.pace.rows
-        for row in rows:
-            try:
-                item = self.plan.items.item(row)
-                size += _size(item)
-                batch.items.append(item)
-            except BadRow as error:
-                batch.problems[len(batch.rows)] = str(error)
-            batch.rows.append(row)
-            if len(batch.rows) >= wanted or size >= MOST_BYTES:
+        try:
+            for row in rows:
+                try:
+                    item = self.plan.items.item(row)
+                    size += _size(item)
+                    batch.items.append(item)
+                except BadRow as error:
+                    batch.problems[len(batch.rows)] = str(error)
+                batch.rows.append(row)
+                if len(batch.rows) >= wanted or size >= MOST_BYTES:
+                    yield batch
+                    batch, size, wanted = _Batch([]), 0, self.asker.pace.rows
+        except FileRefused:
+            if batch.rows:  # they lie before what cannot be read
                 yield batch
-                batch, size, wanted = _Batch([]), 0, self.asker.pace.rows
+            raise
         if batch.rows:
             yield batch
 

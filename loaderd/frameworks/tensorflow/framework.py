@@ -8,6 +8,7 @@ import os
 from loaderd.errors import ArtifactRefused
 from loaderd.frameworks.base import Artifact, Framework, LoadedModel, ReportProgress
 from loaderd.frameworks.files import refuse_unlisted, require_approval, root_file
+from loaderd.frameworks.precision import refuse_precision
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,7 @@ class TensorflowFramework(Framework):
         del encodings, keras, tensorflow, loaderd
 
     def load(self, artifact: Artifact, report: ReportProgress) -> LoadedModel:
+        refuse_precision(artifact, "TensorFlow models")
         if artifact.format == "h5":
             raise ArtifactRefused(
                 f"{artifact.model_id} is a Keras .h5 file, which can hide code and is never loaded; convert it where "

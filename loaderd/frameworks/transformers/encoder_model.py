@@ -42,7 +42,7 @@ TRIALS = (
 
 SAME_TRIALS = 2
 SAME = Tolerance(rtol=1e-3, atol=1e-4, min_cosine=0.99999)
-"""For the full precision, where only the order of additions may differ: fewer texts tell, as the load waits for them."""
+"""For the full precision, where only the order of additions may differ. Few texts tell: the load waits for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,8 @@ class EncoderModel(TextModel):
 
     def _answer_group(self, prepared: Batch, group: list[int]) -> dict[str, np.ndarray]:
         columns = {name: values[group] for name, values in prepared.items()}
-        return self.answer_micro_batch(self._network, MicroBatch(columns[IDS], columns.get(TYPES), columns))
+        types = list(columns[TYPES]) if TYPES in columns else None
+        return self.answer_micro_batch(self._network, MicroBatch(list(columns[IDS]), types, columns))
 
     def _settle(self, precision: str) -> None:
         """Puts the fastest network that answers the same in the place of the padded one, in the precision asked for.

@@ -21,7 +21,7 @@ from loaderd.frameworks.transformers.linears import Linear, linear
 from loaderd.frameworks.transformers.networks import Network, Tokens
 
 BUDGET_TOKENS = 512
-BUCKETS = tuple([*range(8, 64, 8), *range(64, 128, 16), *range(128, 256, 32), *range(256, 513, 64)])
+BUCKETS = (*range(8, 64, 8), *range(64, 128, 16), *range(128, 256, 32), *range(256, 513, 64))
 """Numbers of tokens that a micro-batch is filled up to: the kernels of oneDNN are made for each."""
 
 BERT_LIKE = frozenset({"BertModel", "RobertaModel", "XLMRobertaModel", "CamembertModel", "ElectraModel"})

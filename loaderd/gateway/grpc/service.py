@@ -18,13 +18,14 @@ import grpc
 from grpc import aio
 
 from loaderd import wire
-from loaderd.errors import InvalidInput, LoaderdError, NotAuthenticated, Overloaded
+from loaderd.errors import InvalidInput, LoaderdError, NotAuthenticated
 from loaderd.gateway.access import Access, Caller
 from loaderd.gateway.app import NOBODY
-from loaderd.gateway.body import BUDGET_BYTES, SMALL_BODY_BYTES, BodyTooSlow, Budget
+from loaderd.gateway.body import BodyTooSlow, Budget
 from loaderd.gateway.deadline import Deadline
 from loaderd.gateway.grpc import transcoding
 from loaderd.gateway.grpc.calls import Call, Calls
+from loaderd.gateway.grpc.memory import Memory
 from loaderd.gateway.grpc.messages import SERVICE, message_class, parsed
 from loaderd.gateway.grpc.statuses import abort
 from loaderd.gateway.grpc.streams import BULK_METADATA, Streams
@@ -33,9 +34,6 @@ from loaderd.gateway.oip import NotOffered
 from loaderd.gateway.predicting import Ask, Predictor
 
 log = logging.getLogger(__name__)
-
-# Messages wait for a share of the budget in memory, unlike HTTP bodies, which wait unread; past this they are refused.
-MAX_WAITING_BYTES = BUDGET_BYTES // 2
 
 _WITHOUT_TOKEN = {"ServerLive", "ServerReady"}
 _WHY_NOT = {
@@ -51,12 +49,11 @@ class Service:
 
     def __init__(self, predictor: Predictor, access: Access, budget: Budget, counts: DoorCounts) -> None:
         self.streams = Streams(self)
+        self.memory = Memory(budget)
         self._predictor = predictor
         self._access = access
-        self._budget = budget
         self._counts = counts
         self._calls = Calls(predictor)
-        self._waiting_bytes = 0
 
     def handlers(self) -> grpc.GenericRpcHandler:
         methods = {method.name: self._handler(method.name) for method in SERVICE.methods}
@@ -101,7 +98,7 @@ class Service:
                 caller.require("predict")
                 deadline = self.deadline(context)
                 message = await self._message(context, deadline)
-                async with self.held(message, deadline) as held_bytes:
+                async with self.memory.holding(message, deadline) as held_bytes:
                     asked = transcoding.read(message)
                     is_bulk = BULK_METADATA in context.invocation_metadata()
                     answer = await self.answer(asked, caller, deadline, began, held_bytes, is_bulk=is_bulk)
@@ -162,30 +159,6 @@ class Service:
         if message is aio.EOF:
             raise InvalidInput("The call ended before its request came.")
         return cast(bytes, message)
-
-    @contextlib.asynccontextmanager
-    async def held(self, message: bytes, deadline: Deadline) -> AsyncIterator[int]:
-        """Counts a large message to the budget that the bodies of all doors share; gives what it holds of it. Raises
-        Overloaded when there is no room until the deadline, or too much waits for room already."""
-        size = len(message)
-        if size <= SMALL_BODY_BYTES:
-            yield 0
-            return
-        too_many = Overloaded("Other large requests take all of the gateway's memory; try again in a moment.")
-        if self._waiting_bytes + size > MAX_WAITING_BYTES:
-            raise too_many
-        self._waiting_bytes += size
-        try:
-            async with asyncio.timeout_at(deadline.at):
-                await self._budget.take(size)
-        except TimeoutError:
-            raise too_many from None
-        finally:
-            self._waiting_bytes -= size
-        try:
-            yield size
-        finally:
-            self._budget.give_back(size)
 
     @contextlib.contextmanager
     def counted(self) -> Iterator[None]:

@@ -121,7 +121,7 @@ class _Stream:
                     raise asked
                 caller = service.caller(context)  # its token may have been revoked meanwhile
                 deadline = service.deadline(context)
-                async with service.held(message, deadline) as held_bytes:
+                async with service.memory.holding(message, deadline) as held_bytes:
                     answer = await service.answer(asked, caller, deadline, began, held_bytes, is_bulk=self._is_bulk)
                 return transcoding.embedded(_ANSWER, transcoding.write(answer, {transcoding.FINAL_PARAMETER: True}))
         except NotAuthenticated:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any
 
@@ -73,7 +73,7 @@ class OpenAI:
 
 async def _events(
     wish: Wish, written: Written, message: wire.Message, messages: AsyncGenerator[wire.Message, None]
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes, None]:
     """The server-sent events for a stream's messages, of which `message` is the first; closes it."""
     async with aclosing(messages):
         try:

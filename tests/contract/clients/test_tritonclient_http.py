@@ -300,6 +300,15 @@ class TestStatistics:
         assert now["inference_stats"]["success"] == before["inference_stats"]["success"]
         assert now["inference_count"] == before["inference_count"]
 
+    def test_kept_answers_are_hits(self, triton: InferenceServerClient, served: Served) -> None:
+        served.change("classifier-v1", cache_enabled=True, cache_ttl_seconds=60.0)
+        for _ in range(3):
+            triton.infer("classifier", [text_input("kept!")], headers=dict(HEADERS))
+        (now,) = triton.get_inference_statistics("classifier-v1", headers=HEADERS)["model_stats"]
+        stats = now["inference_stats"]
+        assert (stats["cache_hit"]["count"], stats["cache_miss"]["count"]) == (2, 1)
+        assert stats["success"]["count"] == stats["compute_infer"]["count"] + 2
+
     def test_of_all_models(self, triton: InferenceServerClient, served: Served) -> None:
         told = triton.get_inference_statistics(headers=HEADERS)
         assert {entry["name"] for entry in told["model_stats"]} == {

@@ -31,8 +31,7 @@ def load(directory: Path, **metadata: Any) -> LoadedModel:
 
 
 def ask(model: LoadedModel, *texts: str) -> np.ndarray:
-    (values,) = model.predict({"text": np.array(texts, dtype=object)}).values()
-    return values
+    return model.predict({"text": np.array(texts, dtype=object)})[model.signature.outputs[0].name]
 
 
 @pytest.mark.parametrize("side", ["left", "right"])

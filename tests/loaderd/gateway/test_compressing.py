@@ -7,6 +7,8 @@ import gzip
 import threading
 import zlib
 
+import numpy as np
+import orjson
 import pytest
 
 from loaderd.gateway import compressing
@@ -64,6 +66,17 @@ def test_large_bodies_leave_the_event_loop_free(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(compressing, "compress", noted)
     small, large = b"s" * INLINE_BYTES, b"l" * (INLINE_BYTES + 1)
     for body in (small, large):
-        assert gzip.decompress(asyncio.run(compressed(body, "gzip"))) == body
-    assert threads[0] is threading.main_thread()
-    assert threads[1] is not threading.main_thread()
+        smaller = asyncio.run(compressed(body, "gzip"))
+        assert smaller is not None
+        assert gzip.decompress(smaller) == body
+    here = [thread is threading.main_thread() for thread in threads]
+    assert here == [True, True, True, False]  # a sample of each comes first
+
+
+def test_what_hardly_shrinks_goes_as_it_is() -> None:
+    numbers = np.random.default_rng(0).normal(size=100_000).astype("f4").tobytes()
+    assert asyncio.run(compressed(numbers, "gzip")) is None
+    text = orjson.dumps(np.frombuffer(numbers, dtype="f4"), option=orjson.OPT_SERIALIZE_NUMPY)
+    smaller = asyncio.run(compressed(text, "deflate"))
+    assert smaller is not None
+    assert len(smaller) < len(text) * 0.6
