@@ -1,7 +1,7 @@
 """Modelhub beside what people would use instead: same models, same load generator, in turn, on one machine.
 
-`make bench-peers` measures, `python -m benchmarks.curves` and `python -m benchmarks.mixed` show our own cost as work grows
-and over time. What they found stands in docs/performance.md.
+`make bench-peers` measures; `python -m benchmarks.curves` and `python -m benchmarks.mixed` show our own cost as work
+grows and over time. What they found stands in docs/performance.md.
 
   places.py        where environments, models and results lie
   environments.py  one Python environment for each peer

@@ -103,7 +103,9 @@ def _measure_one(
             for _ in range(tries):
                 run = drive(peer.address, calls, connections, seconds, headers=headers, server=pids)
                 memory = processes.memory(pids)
-                row = LoadRow(peer.name, model, connections, number, run, **asdict(memory), at=time.strftime("%H:%M:%S"))
+                row = LoadRow(
+                    peer.name, model, connections, number, run, **asdict(memory), at=time.strftime("%H:%M:%S")
+                )
                 results.append(file, row)
                 console.print("  " + told(connections, run), markup=False)
                 if not is_disturbed(run):

@@ -3,11 +3,6 @@
 import json
 import sys
 
-import matplotlib as mpl
-
-mpl.use("svg")
-mpl.rcParams["svg.hashsalt"] = "modelhub"  # the same picture for the same figures
-mpl.rcParams["font.size"] = 9
 from matplotlib import pyplot as plt
 from matplotlib.ticker import ScalarFormatter
 
@@ -17,6 +12,7 @@ MARKERS = "os^Dv<>p*hXPd"
 
 
 def main(out):
+    plt.rcParams |= {"svg.hashsalt": "modelhub", "font.size": 9}  # the same picture for the same figures
     panels = json.load(sys.stdin)
     columns = min(COLUMNS, len(panels))
     rows = -(-len(panels) // columns)
@@ -45,14 +41,21 @@ def main(out):
         handles = {}
         for ax in axes.flat:
             handles |= dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
-        figure.legend([handles[label] for label in labels], labels, loc="outside lower center", ncols=min(5, len(labels)))
+        figure.legend(
+            [handles[label] for label in labels], labels, loc="outside lower center", ncols=min(5, len(labels))
+        )
     figure.savefig(out, metadata={"Date": None})
 
 
 def style(number, label):
     if label == OURS:
         return {"color": "black", "linewidth": 2.4, "marker": "o", "zorder": 5}
-    return {"color": f"C{(number - 1) % 10}", "linewidth": 1.1, "marker": MARKERS[number % len(MARKERS)], "markersize": 4}
+    return {
+        "color": f"C{(number - 1) % 10}",
+        "linewidth": 1.1,
+        "marker": MARKERS[number % len(MARKERS)],
+        "markersize": 4,
+    }
 
 
 if __name__ == "__main__":

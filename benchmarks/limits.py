@@ -92,8 +92,8 @@ def programs(model: str, count: int = 1, threads: int = 1) -> Iterator[Programs]
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """one_item_ms: a call with one item, one program, one thread. best_batch, items_per_second: where all cores together
-    achieve most; how: by which arrangement of programs and threads."""
+    """one_item_ms: a call with one item, one program, one thread. best_batch, items_per_second: where all cores
+    together achieve most; how: by which arrangement of programs and threads."""
 
     model: str
     one_item_ms: float

@@ -1,7 +1,7 @@
 """Makes what every server serves: `python -m benchmarks.make_models FOLDER STORE`, once.
 
-FOLDER gets text.joblib, digits.joblib, minilm/, keras.keras and items.json (64 items for each model, with the answers of
-an ordinary program). STORE gets the same files as Modelhub wants them: other/<name>-v1.0/.
+FOLDER gets text.joblib, digits.joblib, minilm/, keras.keras and items.json (64 items for each model, with the answers
+of an ordinary program). STORE gets the same files as Modelhub wants them: other/<name>-v1.0/.
 """
 
 from __future__ import annotations
@@ -45,20 +45,21 @@ KNOWN_IMAGES = 1400
 ITEMS = 64
 CLASSES = ["complaint", "question", "order"]
 WORDS = {
-    "complaint": "broken late refund angry damaged missing wrong disappointed terrible faulty return delay unacceptable",
+    "complaint": "broken late refund angry damaged missing wrong disappointed terrible faulty return delay "
+    "unacceptable",
     "question": "how when where could please explain possible information wonder available opening hours difference",
     "order": "order quantity ship deliver pieces invoice purchase confirm address pallet box units dispatch",
 }
 FILLER = (
-    "hello team i am writing about the item we talked last week thank you regards my account number is attached and the "
-    "office will be closed on monday let me know if anything else needed from our side customer service manager product "
-    "device printer laptop chair table phone cable"
+    "hello team i am writing about the item we talked last week thank you regards my account number is attached and "
+    "the office will be closed on monday let me know if anything else needed from our side customer service manager "
+    "product device printer laptop chair table phone cable"
 )
 
 
 def emails(count: int, seed: int) -> tuple[list[str], list[str]]:
     """Texts of 25 to 60 words, and their classes."""
-    chance = random.Random(seed)
+    chance = random.Random(seed)  # noqa: S311 (nothing is to be kept secret)
     texts, labels = [], []
     for _ in range(count):
         label = chance.choice(CLASSES)

@@ -1,4 +1,4 @@
-"""Where everything that the benchmarks make lies: below <MODELHUB_STATE_DIR>/bench, so that `git status` stays clean."""
+"""Where everything that the benchmarks make lies: below <MODELHUB_STATE_DIR>/bench."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from benchmarks.targets import verdicts
 
 
 def peers_block(rows: Sequence[LoadRow], versions: Mapping[str, str], seconds: float, pictures: Sequence[Path]) -> str:
-    """Everything that `make bench-peers` writes. versions: by kind of peer, a phrase each. pictures: beside the document."""
+    """Everything that `make bench-peers` writes. versions: by kind of peer, a phrase each."""
     found = figures(rows)
     peers = [name for name in KINDS if name in {row.peer.partition("-")[0] for row in rows}]
     parts = [setting(rows, seconds)]
@@ -81,9 +81,9 @@ def _cell(figure: Figure | None) -> str:
 
 def legend() -> str:
     return (
-        "Each cell: requests per second, ± half the distance between the slowest and the fastest run, (p50 / p99 in ms); "
-        f"medians. `~`: in every run other programs used over {FOREIGN_LIMIT:.0%} of the machine; the least disturbed "
-        "run stands. USS: memory of its own of the whole process tree, under load."
+        "Each cell: requests per second, ± half the distance between the slowest and the fastest run, (p50 / p99 in "
+        f"ms); medians. `~`: in every run other programs used over {FOREIGN_LIMIT:.0%} of the machine; the least "
+        "disturbed run stands. USS: memory of its own of the whole process tree, under load."
     )
 
 

@@ -1,4 +1,4 @@
-"""What was measured, as JSON lines: one a run, appended as soon as it is known, so that a stopped benchmark is not lost."""
+"""What was measured, as JSON lines: one a run, appended at once, so that a stopped benchmark is not lost."""
 
 from __future__ import annotations
 

@@ -38,5 +38,7 @@ def verdicts(comparisons: Sequence[Comparison]) -> list[Verdict]:
             seen = f"{comparison.ratio:.2f} × {comparison.peer} ({comparison.lowest:.2f} to {comparison.highest:.2f})"
             found.append(Verdict(f"{where}: ≥ {wanted:g} × the best peer", seen, comparison.ratio >= wanted))
         p99 = f"{comparison.p99_ms:.3g} ms; lowest of the peers {comparison.peer_p99_ms:.3g} ms"
-        found.append(Verdict(f"{where}: p99 no higher than any peer's", p99, comparison.p99_ms <= comparison.peer_p99_ms))
+        found.append(
+            Verdict(f"{where}: p99 no higher than any peer's", p99, comparison.p99_ms <= comparison.peer_p99_ms)
+        )
     return found

@@ -42,7 +42,10 @@ class MLServer(OpenInferencePeer):
             return {"inputs": [{"name": "INPUT", "shape": [1, 64], "datatype": model.datatype, "data": items[0]}]}
         tensor = {"name": "INPUT", "shape": [1], "datatype": "BYTES", "data": items}
         if model.name == "text":  # its scikit-learn runtime must be told that bytes are text
-            return {"parameters": {"content_type": "str"}, "inputs": [{**tensor, "parameters": {"content_type": "str"}}]}
+            return {
+                "parameters": {"content_type": "str"},
+                "inputs": [{**tensor, "parameters": {"content_type": "str"}}],
+            }
         return {"inputs": [tensor]}
 
     def _layout(self) -> str:

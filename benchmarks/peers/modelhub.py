@@ -9,12 +9,22 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 
 from benchmarks import places, processes
+from benchmarks.counters import ModelCounts, counts_of
 from benchmarks.models import MODELS, BenchModel, Item
 from benchmarks.peers.base import OpenInferencePeer
 from tests.stack import Stack
+
+
+def load(api: httpx.Client, model_id: str) -> None:
+    """Approves the files, as formats that can run code need, and loads them. Raises AssertionError."""
+    approved = api.post(f"/api/models/{model_id}/approve")
+    assert approved.status_code in (200, 201, 409), approved.text
+    loaded = api.post(f"/api/models/{model_id}/load")
+    assert loaded.status_code == 200, loaded.text
 
 
 class Modelhub(OpenInferencePeer):
@@ -57,17 +67,16 @@ class Modelhub(OpenInferencePeer):
         self._stack = Stack(self.folder / "var", store, **{processes.MARK: self.mark}, **self._settings)
         self._stack.start()
         self._stack.wait_for_zygotes()
-        for name in names:
-            self.load(MODELS[name].model_id)
+        with self._stack.api() as api:
+            for name in names:
+                load(api, MODELS[name].model_id)
         self.__dict__.pop("_inputs", None)
 
-    def load(self, model_id: str) -> None:
-        """Approves the files where their format can run code, and loads them."""
-        with self.stack.api() as api:
-            if MODELS[model_id.partition("-v")[0]].files.endswith(".joblib"):
-                self.stack.manage("approve", model_id, "--user", "ada")
-            loaded = api.post(f"/api/models/{model_id}/load")
-            assert loaded.status_code == 200, loaded.text
+    def counts(self, model: BenchModel) -> ModelCounts:
+        """What the model's process counted so far."""
+        status, text = self.request("GET", "/metrics")
+        assert status == 200, text
+        return counts_of(text.decode(), model.model_id)
 
     def end(self) -> None:
         if self._stack is not None:
@@ -93,7 +102,9 @@ class Modelhub(OpenInferencePeer):
         shape = [len(items), *model.shape]
         data = items if model.is_text else [number for item in items for number in item]
         assert model.is_text or len(data) == math.prod(shape)
-        return {"inputs": [{"name": self._inputs[model.name], "datatype": model.datatype, "shape": shape, "data": data}]}
+        return {
+            "inputs": [{"name": self._inputs[model.name], "datatype": model.datatype, "shape": shape, "data": data}]
+        }
 
     def prediction(self, answer: Any) -> Any:
         (label,) = [output for output in answer["outputs"] if output["name"] == "label"]

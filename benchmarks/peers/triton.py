@@ -77,5 +77,7 @@ def _site() -> Path:
 @functools.cache
 def _libpython_dir() -> str:
     ask = "import sysconfig; print(sysconfig.get_config_var('LIBDIR'))"
-    done = subprocess.run([str(environments.python_of("triton")), "-c", ask], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [str(environments.python_of("triton")), "-c", ask], capture_output=True, text=True, check=True
+    )
     return done.stdout.strip()

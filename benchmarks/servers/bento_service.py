@@ -14,14 +14,14 @@ def endpoint(name):
     kind = t.List[float] if name in ROWS else str  # noqa: UP006 (bentoml reads the annotation)
     if BATCH:
 
-        def call(self, input):
+        def call(self, input):  # noqa: A002 (a field of the body)
             return self.models[name](input)
 
         call.__annotations__ = {"input": t.List[kind], "return": t.List[str]}  # noqa: UP006
         options = {"batchable": True, "max_batch_size": 32, "max_latency_ms": 1000}
     else:
 
-        def call(self, input):
+        def call(self, input):  # noqa: A002 (a field of the body)
             return {"prediction": self.models[name]([input])[0]}
 
         call.__annotations__ = {"input": kind, "return": t.Dict[str, t.Any]}  # noqa: UP006

@@ -33,13 +33,13 @@ def main(name):
         items = np.array(items)
     predict = runtime.load(name)
     predict(items[:1])
-    print("ready", flush=True)
+    print("ready", flush=True)  # noqa: T201
     for line in sys.stdin:
         size, seconds = int(line.split()[0]), float(line.split()[1])
         whole = items if size <= len(items) else [item for _ in range(-(-size // len(items))) for item in items]
         batches = [whole[start : start + size] for start in range(0, len(whole) - size + 1, size)]
         predict(batches[0])
-        print(json.dumps(timed(predict, batches, seconds)), flush=True)
+        print(json.dumps(timed(predict, batches, seconds)), flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":

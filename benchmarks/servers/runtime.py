@@ -54,7 +54,9 @@ def _keras(path: Path) -> Predict:
     tf.config.threading.set_inter_op_parallelism_threads(1)
     model = keras.models.load_model(path)
     shape = tuple(model.inputs[0].shape)
-    compute = tf.function(lambda batch: model(batch, training=False), input_signature=[tf.TensorSpec(shape, tf.float32)])
+    compute = tf.function(
+        lambda batch: model(batch, training=False), input_signature=[tf.TensorSpec(shape, tf.float32)]
+    )
 
     def predict(items: Sequence[Any]) -> list[str]:
         batch = np.asarray(items, np.float32).reshape(-1, *shape[1:])

@@ -6,9 +6,9 @@ import sys
 
 sys.path[:0] = os.environ["BENCH_PATH"].split(":")  # the backend's process does not read PYTHONPATH
 
-import numpy as np
-import runtime
-import triton_python_backend_utils as pb
+import numpy as np  # noqa: E402
+import runtime  # noqa: E402
+import triton_python_backend_utils as pb  # noqa: E402
 
 
 class TritonPythonModel:

@@ -1,7 +1,8 @@
 """Lower precision: how far its answers may be from those of the full one.
 
-Numbers may differ by 0.05 and by 5 % of their size; an embedding's direction by a cosine of 0.99; labels, words and
-places not at all. Of the candidates for a masked word, the first counts.
+Numbers may differ by 0.05 and by 5 % of their size; the direction of an embedding by a cosine of 0.99; words and places
+not at all, and labels only where the full precision hardly prefers one (TIE). Of the candidates for a masked word, the
+first counts.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from loaderd.errors import LoadFailed
-from loaderd.frameworks.base import PRECISIONS, Artifact, Signature, TensorSpec
+from loaderd.frameworks.base import PRECISIONS, Artifact, Signature
+from loaderd.frameworks.labels import SEVERAL_THRESHOLD
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,6 +31,9 @@ class Tolerance:
 
 
 LOWERED = Tolerance(rtol=0.05, atol=0.05, min_cosine=0.99)
+
+TIE = 0.02
+"""Classes whose probabilities are this close, or a label's to its threshold, are as good as equal: rounding decides."""
 
 BEST_ONLY = "predictions"
 """The output whose items are lists of candidates, best first: those behind the first change places easily."""
@@ -53,30 +58,61 @@ def differences(
     tolerance: Tolerance = LOWERED,
 ) -> list[str]:
     """What in the outputs `got` is too far from those of the full precision, in words."""
-    found = []
-    for spec in signature.outputs:
-        want, have = (outputs[spec.name].ravel().tolist() for outputs in (wanted, got))
-        found += too_far(spec, want, have, math.prod(wanted[spec.name].shape[1:]), tolerance)
-    return found
+    names = [spec.name for spec in signature.outputs]
+    want, have = ({name: outputs[name].ravel().tolist() for name in names} for outputs in (wanted, got))
+    return too_far(signature, want, have, {name: math.prod(wanted[name].shape[1:]) for name in names}, tolerance)
 
 
 def too_far(
-    spec: TensorSpec, wanted: Sequence[Any], got: Sequence[Any], width: int, tolerance: Tolerance = LOWERED
+    signature: Signature,
+    wanted: Mapping[str, Sequence[Any]],
+    got: Mapping[str, Sequence[Any]],
+    widths: Mapping[str, int],
+    tolerance: Tolerance = LOWERED,
 ) -> list[str]:
-    """The same of one output, given as its values row by row. width: values in a row; the last row may be cut."""
-    if spec.name == "embedding":
-        rows = range(0, min(len(wanted), len(got)), max(1, width))
-        cosines = [(row // width, _cosine(wanted[row : row + width], got[row : row + width])) for row in rows]
-        return [
-            f"embedding {row} points elsewhere (its cosine with that of full precision is {cosine:.4f})"
-            for row, cosine in cosines
-            if not cosine >= tolerance.min_cosine
+    """The same of outputs that are given as lists of values, row by row, perhaps cut; `wanted` may lack some.
+
+    widths: values in a row.
+    """
+    found = []
+    for name in [spec.name for spec in signature.outputs if spec.name in wanted]:
+        if name == "embedding":
+            found += _turned(wanted[name], got[name], max(1, widths[name]), tolerance)
+            continue
+        found += [
+            f"{name}[{at}] is {_short(have)}, where it should be {_short(want)}"
+            for at, (want, have) in enumerate(zip(wanted[name], got[name], strict=False))
+            if want is not None
+            and not _near(*_comparable(name, want, have), tolerance)
+            and not (name in ("label", "labels") and _is_tie(signature, at, want, have, wanted))
         ]
+    return found
+
+
+def _turned(wanted: Sequence[Any], got: Sequence[Any], width: int, tolerance: Tolerance) -> list[str]:
+    rows = range(0, min(len(wanted), len(got)), width)
+    cosines = [(row // width, _cosine(wanted[row : row + width], got[row : row + width])) for row in rows]
     return [
-        f"{spec.name}[{at}] is {_short(have)}, in full precision {_short(want)}"
-        for at, (want, have) in enumerate(zip(wanted, got, strict=False))
-        if want is not None and not _near(*_comparable(spec.name, want, have), tolerance)
+        f"embedding {row} points elsewhere (the cosine with what it should be is {cosine:.4f})"
+        for row, cosine in cosines
+        if not cosine >= tolerance.min_cosine
     ]
+
+
+def _is_tie(signature: Signature, row: int, want: Any, have: Any, wanted: Mapping[str, Sequence[Any]]) -> bool:
+    """Whether the full precision's own probabilities hardly tell these answers apart."""
+    names = signature.labels or ()
+    probabilities = dict(
+        zip(names, list(wanted.get("probabilities", ()))[row * len(names) : (row + 1) * len(names)], strict=False)
+    )
+    want, have = _said(want), _said(have)
+    try:
+        if isinstance(want, list) and isinstance(have, list):
+            changed = set(want).symmetric_difference(have)
+            return all(abs(probabilities[name] - SEVERAL_THRESHOLD) < TIE for name in changed)
+        return bool(abs(probabilities[want] - probabilities[have]) < TIE)
+    except (KeyError, TypeError):  # no probabilities, or none that were kept
+        return False
 
 
 def _comparable(name: str, wanted: Any, got: Any) -> tuple[Any, Any]:

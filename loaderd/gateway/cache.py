@@ -146,16 +146,22 @@ class Cache:
         self._max_bytes = value
         self._make_room(0)
 
-    def key(self, route: Route, kind: wire.Kind, head: Mapping[str, Any], pieces: Sequence[bytes]) -> Key | None:
+    def key(
+        self, route: Route, kind: wire.Kind, head: Mapping[str, Any], pieces: Sequence[bytes | memoryview]
+    ) -> Key | None:
         """What this request asks of this model, or None: its answer is not to be kept. head: as for the process."""
         if not route.keeps_answers or kind not in _KINDS:
             return None
         if sum(map(len, pieces)) > MAX_BODY_BYTES:
             return None
-        first = pieces[0] if pieces else b""
+        first = bytes(pieces[0]) if pieces else b""
         request_id = None
         header_bytes: int | None = head.get("header_bytes")
-        if kind == wire.Kind.INFER and (found := _FIRST_ID.match(first)) and _is_only_id(pieces, found.end()):
+        if (
+            kind == wire.Kind.INFER
+            and (found := _FIRST_ID.match(first))
+            and _is_only_id(pieces, found.end(), header_bytes)
+        ):
             request_id = found[1]
             first = _EMPTY_ID + first[found.end() :]
             if header_bytes is not None:
@@ -269,6 +275,10 @@ class Cache:
         self.used_bytes -= entry.cost
 
 
-def _is_only_id(pieces: Sequence[bytes], at: int) -> bool:
+def _is_only_id(pieces: Sequence[bytes | memoryview], at: int, header_bytes: int | None) -> bool:
     """Whether no other "id" follows in the document, which would be the one that counts."""
-    return pieces[0].find(b'"id"', at) < 0 and not any(b'"id"' in piece for piece in pieces[1:])
+    first = bytes(pieces[0])
+    if first.find(b'"id"', at, header_bytes) >= 0:
+        return False
+    is_whole = header_bytes is not None and header_bytes <= len(first)
+    return is_whole or not any(b'"id"' in bytes(piece) for piece in pieces[1:])

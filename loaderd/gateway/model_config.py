@@ -29,6 +29,7 @@ def model_config(route: Route, name: str | None = None) -> dict[str, Any]:
             for spec in signature.get("inputs", ())
         ],
         "output": [{**_tensor(spec), "label_filename": ""} for spec in signature.get("outputs", ())],
+        "response_cache": {"enable": route.keeps_answers},
         "instance_group": [{"name": route.model_id, "kind": "KIND_MODEL", "count": len(route.sockets)}],
         "dynamic_batching": {
             "preferred_batch_size": [],

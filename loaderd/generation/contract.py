@@ -60,6 +60,10 @@ class Generation(Protocol):
     def waiting(self) -> int:
         """How many texts wait for their first step."""
 
+    @property
+    def begun(self) -> int:
+        """How many requests are being written, so that they wait no more; a snapshot."""
+
     def bound(self, max_active: int, max_waiting: int) -> None:
         """How many texts may be written at once, and how many may wait beside them. Once, before the first request."""
 

@@ -177,6 +177,7 @@ class Engine:
         self._read: list[_Text] = []  # the texts whose prompts are being read
         self._read_prompts: list[int] = []  # for each of them, which of the prompts
         self._active: list[_Text] = []  # as the rows of the decoder
+        self._begun = 0
 
     @property
     def has_work(self) -> bool:
@@ -185,6 +186,10 @@ class Engine:
     @property
     def waiting(self) -> int:
         return len(self._waiting)
+
+    @property
+    def begun(self) -> int:
+        return self._begun
 
     def bound(self, max_active: int, max_waiting: int) -> None:
         self._max_active = max(1, min(max_active, MOST_ACTIVE, self._decoder.max_rows))
@@ -223,6 +228,7 @@ class Engine:
         seconds = time.perf_counter() - began
         for request in taking_part:
             request.writing.compute_seconds += seconds
+        self._begun = len({text.request for text in (*self._active, *self._read)})
         return [event for event in events if not event.writing.cancelled]
 
     def _drop(self) -> None:

@@ -191,16 +191,20 @@ def from_binary(name: str, datatype: str, shape: tuple[int, ...], data: memoryvi
 def _split_bytes(name: str, count: int, data: memoryview) -> np.ndarray:
     if len(data) < 4 * count:
         raise InvalidInput(f'Input "{name}" has {len(data)} bytes, too few for {count} elements.', input=name)
-    array = np.empty(count, dtype=object)
-    at, end = 0, len(data)
+    raw, end = data.tobytes(), len(data)
+    elements: list[bytes] = []
+    length_at = _LENGTH.unpack_from
+    at = 0
     for index in range(count):
         start = at + 4
-        at = start + _LENGTH.unpack_from(data, at)[0] if start <= end else end + 1
+        at = start + length_at(raw, at)[0] if start <= end else end + 1
         if at > end:
             raise InvalidInput(f'Input "{name}" ends within element {index} of {count}.', input=name)
-        array[index] = bytes(data[start:at])
+        elements.append(raw[start:at])
     if at != end:
         raise InvalidInput(f'Input "{name}" has {end - at} bytes behind its {count} elements.', input=name)
+    array = np.empty(count, dtype=object)
+    array[:] = elements
     return array
 
 
@@ -221,11 +225,12 @@ def to_binary(array: np.ndarray, datatype: str) -> bytes | memoryview:
 
 
 def _joined_bytes(elements: list[Any]) -> bytes:
-    parts: list[bytes] = []
-    for element in elements:
-        raw = element if type(element) is bytes else _encoded(element)
-        parts += (_LENGTH.pack(len(raw)), raw)
-    return b"".join(parts)
+    if {*map(type, elements)} == _ONLY_STR:
+        encoded = [element.encode() for element in elements]
+    else:
+        encoded = [_encoded(element) for element in elements]
+    pack = _LENGTH.pack
+    return b"".join([part for raw in encoded for part in (pack(len(raw)), raw)])
 
 
 def _bf16_halves(array: np.ndarray) -> np.ndarray:

@@ -231,10 +231,12 @@ class Budget:
         measured = spec.peak_bytes if forked else model.cold_peak_bytes(spec)
         peak_bytes = max(estimated.bytes, spec.peak_bytes or 0) if measured is None else measured
         gpu_bytes = (estimated.gpu_bytes if spec.gpu_bytes is None else spec.gpu_bytes) if self._house.gpus else 0
+        # Processes of one model are started one after the other: each peaks beside what the others hold by then.
+        held_bytes = min(peak_bytes, spec.resident_bytes or peak_bytes)
         return Wish(
             model_id=spec.model_id,
-            bytes=peak_bytes,
-            gpu_bytes=gpu_bytes,
+            bytes=peak_bytes + (spec.instances - 1) * held_bytes,
+            gpu_bytes=gpu_bytes * spec.instances,
             priority=self._house.rules.policy_of(spec.model_id).priority,
             measured=measured is not None,
             protected=protected,

@@ -382,6 +382,9 @@ class Daemon:
     def died(self, model_id: str, attempt: int, gave_up: bool) -> None:
         self.health.died(model_id, attempt, gave_up)
 
+    def survived(self, model_id: str) -> None:
+        self.health.survived(model_id)
+
     def gave_up(self, model_id: str, why: str) -> None:
         self.health.gave_up(model_id, why)
 
@@ -611,12 +614,12 @@ class Daemon:
         await asyncio.gather(*(self.count(model) for model in models))  # one that does not answer tells its last ones
         return {
             model.model_id: {
-                "counters": model.process.counters,
+                "counters": model.crew.counters,
                 "private_bytes": model.runtime.private_bytes,
                 "gpu_bytes": model.runtime.gpu_bytes,
             }
             for model in models
-            if model.process is not None
+            if model.crew is not None
         }
 
     def _metrics(self) -> str:
@@ -685,12 +688,12 @@ class Daemon:
             self._gpu_facts = await asyncio.to_thread(self.gpus.facts)
 
     async def _check_canary(self, model: ManagedModel) -> None:
-        process, result = model.process, None
-        if process is not None and model.state is ModelState.LOADED:
+        crew, result = model.crew, None
+        if crew is not None and model.state is ModelState.LOADED:
             with contextlib.suppress(TimeoutError, LoaderdError):
                 async with asyncio.timeout(self.rules.hang_seconds):
-                    result = await process.canary()
-        if model.process is process:
+                    result = await crew.canary()
+        if model.crew is crew:
             self.health.checked(model.model_id, result)
 
     async def _count_all(self) -> None:
@@ -704,15 +707,15 @@ class Daemon:
                 self._ask("door", model.model_id, self._knock)
 
     async def _knock(self, model: ManagedModel) -> None:
-        process = model.process
+        crew = model.crew
         answers = await model.door_answers()
-        if model.process is process:
+        if model.crew is crew:
             self.health.knocked(model.model_id, answers)
 
     def _on_silent(self, model_id: str, data_socket: str) -> None:
         """A client did not get through to a model's process: is that so?"""
-        process = self.model(model_id).process
-        if process is not None and str(process.data_socket) == data_socket:
+        crew = self.model(model_id).crew
+        if crew is not None and data_socket in crew.sockets:
             self._ask("door", model_id, self._knock)
 
     def _on_lost(self, lost: Lost) -> None:
@@ -779,7 +782,7 @@ class Daemon:
 
     async def _shut_down(self, control: asyncio.Server, tasks: list[asyncio.Task[None]]) -> None:
         """Drains and unloads everything within a bound; what people wanted loaded stays wanted."""
-        log.info("loaderd stops: %d models are drained", sum(m.process is not None for m in self._models.values()))
+        log.info("loaderd stops: %d models are drained", sum(m.crew is not None for m in self._models.values()))
         self.stopping.set()
         control.close()
         self._registry.close()

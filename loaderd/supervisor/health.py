@@ -56,6 +56,7 @@ class _Watch:
     marks: deque[_Mark] = field(default_factory=deque)
     newest: _Mark | None = None
     busy_seconds: float = 0.0
+    missing_processes: int = 0  # of those that serve it together
     canary_asked: bool = False
     canary_at: float = 0.0
     canary_unix: float | None = None
@@ -140,6 +141,7 @@ class Health:
         now = self._clock()
         watch.heard_at, watch.heard_unix = now, self._wall()
         watch.busy_seconds = float(counters.get("busy_seconds", 0.0))
+        watch.missing_processes = int(counters.get("missing_processes", 0))
         mark = _Mark(
             now,
             counters["requests"] + watch.lost,
@@ -151,6 +153,13 @@ class Health:
             watch.marks.append(mark)
         while len(watch.marks) > 1 and watch.marks[1].at <= now - WINDOW_SECONDS:
             watch.marks.popleft()
+
+    def survived(self, model_id: str) -> None:
+        """One of several processes ended; the others serve the model."""
+        watch = self._watches.get(model_id)
+        if watch is not None:
+            watch.ended = False
+            watch.heard_at, watch.door_silent_since, watch.busy_seconds = self._clock(), None, 0.0
 
     def lost(self, model_id: str, requests: int) -> None:
         """So many requests ended in an error of the connection to its process."""
@@ -331,6 +340,8 @@ class Health:
             degraded.append(f"its canary took {watch.canary_seconds:.1f} s")
         if watch.busy_seconds >= rules.hang_seconds / 2:
             degraded.append(f"one model call has been running for {watch.busy_seconds:.0f} s")
+        if watch.missing_processes:
+            degraded.append(f"{watch.missing_processes} of its processes died and is not there again yet")
         self._judge_rates(model_id, watch, rules, unhealthy, degraded)
         return unhealthy, degraded
 

@@ -19,7 +19,7 @@ from loaderd.resources import ProcessMemory
 from loaderd.rules import Rules
 from loaderd.states import TRANSITIONS, LoadPhase, ModelState
 from loaderd.supervisor.config import DaemonConfig
-from loaderd.supervisor.knocking import knock
+from loaderd.supervisor.crew import Crew
 from loaderd.supervisor.model_process import ModelProcess, OnPhase
 from loaderd.supervisor.recovery import Restart, Restarts
 from loaderd.supervisor.zygotes import ForkRefused
@@ -28,7 +28,6 @@ log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
-SAMPLE_SECONDS = 2.0
 _ROUTED = ("inputs", "outputs", "labels")  # what the door tells of a signature
 
 
@@ -38,8 +37,8 @@ class House(Protocol):
     admitted: waits for the model's framework to be imported (with forked=True), then for its turn and its memory, and
     holds both for the length of the block; `tell` is called with what it waits for. Raises InsufficientMemory, and
     ForkRefused when there is no zygote to fork from. start_process: raises ForkRefused when its framework's zygote
-    cannot make it; not with forked=False, which takes more memory. loaded, left, died, gave_up, refused: what health
-    and telemetry follow.
+    cannot make it; not with forked=False, which takes more memory. loaded, left, died, survived, gave_up, refused: what
+    health and telemetry follow.
     """
 
     config: DaemonConfig
@@ -65,6 +64,7 @@ class House(Protocol):
     def loaded(self, model_id: str, canary: Mapping[str, Any] | None, load_seconds: float) -> None: ...
     def left(self, model_id: str, counters: Mapping[str, Any]) -> None: ...
     def died(self, model_id: str, attempt: int, gave_up: bool) -> None: ...
+    def survived(self, model_id: str) -> None: ...
     def gave_up(self, model_id: str, why: str) -> None: ...
     def refused(self, spec: ModelSpec, message: str) -> None: ...
 
@@ -82,7 +82,7 @@ class ManagedModel:
         self.state = ModelState.UNLOADED
         self.reason = ""
         self.spec: ModelSpec | None = None
-        self.process: ModelProcess | None = None
+        self.crew: Crew | None = None
         self.runtime = ModelRuntime()
         self.signature: dict[str, Any] | None = None
         self.recovering = False
@@ -100,6 +100,7 @@ class ManagedModel:
             house.config.restart_pause_seconds, house.config.max_restart_pause_seconds, house.config.stable_seconds
         )
         self._recovery: asyncio.Task[None] | None = None
+        self._refilling: asyncio.Task[None] | None = None  # of several processes some died
         self._taken_over = asyncio.Event()  # somebody's load waits for the recovery's attempt: it makes no more
         self._loads = 0  # that somebody asked for, under way or waiting for their turn
         self._owed: tuple[ModelSpec, Restart] | None = None  # of a process that died, until it is loaded or given up
@@ -164,8 +165,8 @@ class ManagedModel:
         async with self._lock:
             self._owed = None
             await self.end_recovery()  # a load that was cancelled before this turn may have begun it again
-            process = self.process
-            if self.state is not ModelState.LOADED or process is None:
+            crew = self.crew
+            if self.state is not ModelState.LOADED or crew is None:
                 if self.state is ModelState.ERROR or (ends_wish and self.state is ModelState.UNLOADED):
                     self._move(ModelState.UNLOADED, reason, operation_id, ends_wish=ends_wish, cause=cause)
                 return {"model_id": self.model_id, "status": "not_loaded"}
@@ -174,7 +175,7 @@ class ManagedModel:
 
             async def take_down() -> int | None:
                 seconds = self._house.config.drain_seconds if drain_seconds is None else drain_seconds
-                freed = await self._take_down(process, seconds)
+                freed = await self._take_down(crew, seconds)
                 self._move(
                     ModelState.UNLOADED, reason, operation_id, freed_bytes=freed, ends_wish=ends_wish, cause=cause
                 )
@@ -183,23 +184,33 @@ class ManagedModel:
             freed = await _to_its_end(take_down())
             return {"model_id": self.model_id, "status": "unloaded", "freed_bytes": freed}
 
-    async def _take_down(self, process: ModelProcess, drain_seconds: float) -> int | None:
-        """Ends a process that finishes what it has; how many bytes came back with it: what it held before, because
-        what its own clean-up takes at the end was free a moment ago."""
-        memory = await self._house.memory_of(process.child.pid)
+    async def _take_down(self, crew: Crew, drain_seconds: float) -> int | None:
+        """Ends the processes, which finish what they have; how many bytes came back with them: what they held before,
+        because what their own clean-up takes at the end was free a moment ago."""
+        memory = await self._memory_of(crew)
         await self._house.publish_routes()
-        await self._drain(process, drain_seconds)
+        await self._drain(crew, drain_seconds)
         self.report_usage()
-        await process.end()
+        await crew.end()
         freed = memory.private_bytes if memory else self.runtime.private_bytes
         self._forget()
-        self._house.left(self.model_id, process.counters)
+        self._house.left(self.model_id, crew.counters)
         return freed
 
-    async def _drain(self, process: ModelProcess, seconds: float) -> None:
+    async def _memory_of(self, crew: Crew) -> ProcessMemory | None:
+        """Of all processes together; None where one cannot be measured."""
+        found = [await self._house.memory_of(pid) for pid in crew.pids]
+        known = [memory for memory in found if memory is not None]
+        if not known or len(known) < len(found):
+            return None
+        return ProcessMemory(
+            **{name: sum(getattr(memory, name) for memory in known) for name in ProcessMemory.__dataclass_fields__}
+        )
+
+    async def _drain(self, crew: Crew, seconds: float) -> None:
         """Returns when nothing is in flight any more, or the time is over; a stop of the daemon allows no more than
         one drain from its beginning on."""
-        drain = asyncio.ensure_future(process.drain())
+        drain = asyncio.ensure_future(crew.drain())
         stop = asyncio.ensure_future(self._house.stopping.wait())
         try:
             began = time.monotonic()
@@ -214,19 +225,19 @@ class ManagedModel:
             if drain.done():
                 drain.result()
                 return
-        await self._sample(process)  # what did finish in time is counted
+        await crew.sample()  # what did finish in time is counted
 
     def end_hung(self, why: str) -> None:
         """Ends a loaded process that does not answer any more; it is then started again like any that died."""
-        if self.process is not None and self.state is ModelState.LOADED:
-            self.process.end_hung(why)
+        if self.crew is not None and self.state is ModelState.LOADED:
+            self.crew.end_hung(why)
 
     async def end_recovery(self) -> None:
         """Ends the restarts of a model whose process died; returns when nothing of them runs any more."""
-        task = self._recovery
-        if task is not None and not task.done():
-            task.cancel()
-            await asyncio.wait({task})
+        for task in (self._recovery, self._refilling):
+            if task is not None and not task.done():
+                task.cancel()
+                await asyncio.wait({task})
         self.recovering = False
 
     async def settled(self) -> None:
@@ -235,52 +246,40 @@ class ManagedModel:
             await self._moved.wait()
 
     async def observe(self) -> None:
-        """Measures the process' memory, also while it loads."""
-        process = self.process
-        if process is None or self.state not in (ModelState.LOADED, ModelState.LOADING):
+        """Measures the processes' memory, also while they load."""
+        crew = self.crew
+        if crew is None or self.state not in (ModelState.LOADED, ModelState.LOADING):
             return
-        memory = await self._house.memory_of(process.child.pid)
-        gpu_bytes = await self._house.gpu_bytes_of(process.child.pid)
-        if memory is not None and self.process is process:
+        memory = await self._memory_of(crew)
+        on_gpu = [await self._house.gpu_bytes_of(pid) for pid in crew.pids]
+        gpu_bytes = None if None in on_gpu else sum(found or 0 for found in on_gpu)
+        if memory is not None and self.crew is crew:
             self.runtime = _measured(self.runtime, memory, gpu_bytes)
             self.observed_at = time.monotonic()
             if self.state is ModelState.LOADED:
                 self.resident_bytes = max(self.resident_bytes, memory.private_bytes)
 
     async def count(self) -> dict[str, Any] | None:
-        """Samples the process' counters and reports what was added since the last time; None: no answer in time."""
-        process = self.process
-        if process is None or self.state is not ModelState.LOADED or not await self._sample(process):
+        """Samples the processes' counters and reports what was added since the last time; None: one of them gave no
+        answer in time."""
+        crew = self.crew
+        if crew is None or self.state is not ModelState.LOADED or not await crew.sample():
             return None
-        if self.process is process:
+        if self.crew is crew:
             self.runtime = replace(self.runtime, answered_at=time.time())
             self.report_usage()
-        return process.counters
-
-    async def _sample(self, process: ModelProcess) -> bool:
-        """Takes in the process' counters; False when it does not answer (stuck in C code, stopped, dead)."""
-        try:
-            await asyncio.wait_for(process.sample(), SAMPLE_SECONDS)
-        except (TimeoutError, LoaderdError):
-            return False
-        return True
+        return crew.counters
 
     async def door_answers(self) -> bool | None:
-        """Whether clients get through to the loaded process: False when its data socket refuses them though it lives
-        and answers over its channel; None when no answer came in time."""
-        process = self.process
-        if process is None or self.state is not ModelState.LOADED:
-            return None
-        answers = await knock(process.data_socket, SAMPLE_SECONDS)
-        if answers is False:  # so does one that is dying, and its channel is silent then
-            answers = await knock(process.data_socket, SAMPLE_SECONDS) if await self._sample(process) else None
-        return answers
+        """See Crew.door_answers; None when the model is not loaded."""
+        crew = self.crew
+        return None if crew is None or self.state is not ModelState.LOADED else await crew.door_answers()
 
     def report_usage(self) -> None:
         """Reports the difference between the counters in hand and those last reported."""
-        if self.process is None:
+        if self.crew is None:
             return
-        now, before = self.process.counters, self._reported
+        now, before = self.crew.counters, self._reported
         requests = now.get("requests", 0) - before.get("requests", 0)
         if requests > 0:
             self._house.report(
@@ -299,7 +298,7 @@ class ManagedModel:
     @property
     def in_flight(self) -> int:
         """Requests in the process as of the last look: being computed or queued."""
-        return int(self.process.counters.get("in_flight", 0)) if self.process else 0
+        return int(self.crew.counters.get("in_flight", 0)) if self.crew else 0
 
     @property
     def resident_seconds(self) -> float:
@@ -339,29 +338,31 @@ class ManagedModel:
             "private_bytes": self.runtime.private_bytes,
             "pss_bytes": self.runtime.pss_bytes,
             "gpu_bytes": self.runtime.gpu_bytes,
-            "forked": self.process.forked if self.process else None,
-            "counters": self.process.counters if self.process else None,
+            "pids": self.crew.pids if self.crew else [],
+            "forked": self.crew.first.forked if self.crew else None,
+            "counters": self.crew.counters if self.crew else None,
             "recovering": self.recovering,
             "load_seconds": self.load_seconds,
         }
 
     def route(self) -> dict[str, Any]:
         """What the gateway needs to know."""
-        socket = str(self.process.data_socket) if self._serving and self.process else None
+        sockets = self.crew.sockets if self._serving and self.crew else []
         return {
             "lineage": self.spec.lineage if self.spec else "",
             "version": self.spec.version if self.spec else "",
             "framework": self.spec.framework if self.spec else "",
-            "state": (ModelState.LOADED if socket else self.state).value,
+            "state": (ModelState.LOADED if sockets else self.state).value,
             "reason": self.reason,
-            "sockets": [socket] if socket else [],
+            "sockets": sockets,
             "autoload": self._house.rules.policy_of(self.model_id).autoload,
-            "recovering": (self.recovering or self.awaited) and not socket,
+            "recovering": (self.recovering or self.awaited) and not sockets,
             # Without the sample: the whole table is pushed at each change.
-            "signature": {key: self.signature[key] for key in _ROUTED} if socket and self.signature else None,
+            "signature": {key: self.signature[key] for key in _ROUTED} if sockets and self.signature else None,
             "max_batch_size": self.spec.max_batch_size if self.spec else 0,
+            "instances": len(sockets),
             "max_queue": self.spec.max_queue if self.spec else 0,
-            "load": self._load_name if socket else "",
+            "load": self._load_name if sockets else "",
             "cache_ttl_seconds": self._house.rules.cache_seconds_of(self.model_id),
             "cacheable": self._is_reproducible,
         }
@@ -467,12 +468,17 @@ class ManagedModel:
         began = time.monotonic()
         try:
             async with asyncio.timeout(spec.timeout_seconds):
-                process = self.process = await self._house.start_process(spec, on_phase, forked=forked)
+                process = await self._house.start_process(spec, on_phase, forked=forked)
+                crew = self.crew = Crew(process)
                 self.runtime = ModelRuntime(process.child.pid, time.time(), self.runtime.phase)
                 starting_seconds = time.monotonic() - began
                 ready = await asyncio.shield(process.ready)
+                for number in range(2, spec.instances + 1):
+                    crew.add(await self._house.start_process(spec, _no_phase, forked=forked))
+                    await asyncio.shield(crew.processes[-1].ready)
+                    on_phase(LoadPhase.CHECKING, number / spec.instances)
         except TimeoutError:
-            tail = self.process.log_tail() if self.process else ""
+            tail = self.crew.processes[-1].log_tail() if self.crew else ""
             raise ModelTimeout(
                 f"{self.model_id} was not loaded within {spec.timeout_seconds:g} s (it stood at "
                 f"{self.runtime.phase}), so its process was ended; raise its load_timeout_seconds or "
@@ -493,11 +499,13 @@ class ManagedModel:
         self._load_name = f"{spec.digest[:16]}.{secrets.token_hex(4)}"
         self.load_seconds = time.monotonic() - began
         self._reported = {}
-        process.child.exited.add_done_callback(lambda _: self._on_death(process))
+        for each in crew.processes:
+            self._watch(each)
         self._serving = True  # the door opens first: `loaded` is published after it is true
         await self._house.publish_routes()
-        if not process.child.is_alive:
-            raise process.death(process.child.exited.result())
+        for each in crew.processes:
+            if not each.child.is_alive:
+                raise each.death(each.child.exited.result())
         self._loaded_at = time.monotonic()
         self.recovering = False
         self._owed = None
@@ -533,9 +541,13 @@ class ManagedModel:
     def _on_death(self, process: ModelProcess) -> None:
         """The process ended without being told to: nobody else is affected, the reason is kept, and it is started
         again unless it keeps dying."""
-        if self.process is not process or self.state is not ModelState.LOADED:
+        if self.crew is None or process not in self.crew.processes or self.state is not ModelState.LOADED:
             return
         self.report_usage()
+        if len(self.crew.processes) > 1:
+            self._lose(self.crew, process)
+            return
+        counters = self.crew.counters
         attempts = self._house.rules.max_load_attempts
         lived = time.monotonic() - self._loaded_at
         restart = None if self._house.stopping.is_set() else self._restarts.died(lived, attempts)
@@ -548,7 +560,7 @@ class ManagedModel:
             )
         error = process.death(process.child.exited.result(), then)
         self._forget()
-        self._house.left(self.model_id, process.counters)
+        self._house.left(self.model_id, counters)
         self.recovering = restart is not None
         cause = "hung" if process.hung else "crashed"
         self._move(ModelState.ERROR, error.message, None, error=error, cause=cause)
@@ -557,6 +569,62 @@ class ManagedModel:
         if restart is not None and self.spec is not None:
             self._taken_over.clear()
             self._begin_recovery(self.spec, restart)
+
+    def _watch(self, process: ModelProcess) -> None:
+        process.child.exited.add_done_callback(lambda _: self._on_death(process))
+
+    def _lose(self, crew: Crew, process: ModelProcess) -> None:
+        """One of several processes ended without being told to: the others go on, and another one comes in its place
+        unless they keep dying."""
+        crew.lose(process)
+        error = process.death(process.child.exited.result(), f"{len(crew.processes)} others serve the model meanwhile.")
+        log.error("%s", error.message)
+        self._house.survived(self.model_id)
+        self._house.push_routes()
+        self._in_background(self._bury(process))
+        if self._refilling is None or self._refilling.done():
+            self._refilling = self._in_background(self._refill(crew))
+
+    async def _refill(self, crew: Crew) -> None:
+        """Starts the processes that a crew lacks; gives up when they keep dying, and the model stays degraded."""
+        attempts = self._house.rules.max_load_attempts
+        lived = time.monotonic() - self._loaded_at
+        while crew.missing and not self._house.stopping.is_set():
+            restart = self._restarts.died(lived, attempts)
+            if restart is None:
+                log.error("%s lacks %d processes, which keep dying; load it again", self.model_id, crew.missing)
+                return
+            await asyncio.sleep(restart.pause_seconds)
+            async with self._lock:
+                spec = self.spec
+                if self.crew is not crew or self.state is not ModelState.LOADED or spec is None:
+                    return
+                lived = 0.0
+                await self._add_process(crew, spec)
+
+    async def _add_process(self, crew: Crew, spec: ModelSpec) -> None:
+        """One more process for a loaded model; a failure is logged."""
+        process: ModelProcess | None = None
+        try:
+            async with asyncio.timeout(spec.timeout_seconds):
+                try:
+                    process = await self._house.start_process(spec, _no_phase, forked=self._house.config.use_zygotes)
+                except ForkRefused:
+                    process = await self._house.start_process(spec, _no_phase, forked=False)
+                await asyncio.shield(process.ready)
+        except (LoaderdError, TimeoutError, ForkRefused) as error:
+            log.error("a process of %s could not be started: %s", self.model_id, error)
+            if process is not None:
+                await process.end()
+            return
+        except asyncio.CancelledError:
+            if process is not None:
+                await process.end()
+            raise
+        crew.add(process)
+        self._watch(process)
+        if process.child.is_alive:
+            await self._house.publish_routes()
 
     def _begin_recovery(self, spec: ModelSpec, restart: Restart) -> None:
         self.recovering = True
@@ -640,10 +708,10 @@ class ManagedModel:
         }
 
     async def _abandon(self) -> None:
-        """Ends the process of a load that came to nothing."""
-        process, self.process = self.process, None
-        if process is not None:
-            await process.end()
+        """Ends the processes of a load that came to nothing."""
+        crew, self.crew = self.crew, None
+        if crew is not None:
+            await crew.end()
         self._forget()
         self._house.push_routes()  # its door may have been open already
 
@@ -651,7 +719,7 @@ class ManagedModel:
         if self.runtime.gpu_bytes:
             self._house.gpu_left(self.model_id, self.runtime.gpu_bytes)
         self._serving = False
-        self.process = None
+        self.crew = None
         self.signature = None
         self.runtime = ModelRuntime()
 
@@ -700,6 +768,10 @@ class ManagedModel:
     def _progress(self, operation_id: str | None, phase: LoadPhase, progress: float) -> None:
         if operation_id is not None:
             self._house.report(OperationProgress(operation_id, self.model_id, phase, progress, time.time()))
+
+
+def _no_phase(phase: LoadPhase, progress: float) -> None:
+    """The phases of the first process are told; the others follow it."""
 
 
 def _sentence(restart: Restart, attempts: int) -> str:

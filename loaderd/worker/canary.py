@@ -5,7 +5,7 @@
   {"source": "metadata", "inputs": [items in plain form], "predictions": [what each must answer at least],
    "tolerance": number or None}
   {"source": "recorded", "inputs": [items in plain form] or None, "outputs": {name: [values]}, "shapes": {name: shape},
-   "tolerance": {"rtol", "atol"}, "reproducible": bool}
+   "tolerance": {"rtol", "atol"}, "reproducible": bool, "precision": what it was recorded in, "" for the full one}
 
 or None, and then it is recorded: the sample input is predicted twice. When the two differ by more than the
 tolerance, the model is not reproducible, and later checks only ask that it answers.
@@ -16,6 +16,8 @@ likewise). Numbers match within the tolerance, relative and absolute; texts and 
 Of a recorded one, "outputs" holds the first MAX_VALUES values of each output, row by row: floats as numbers or as
 "NaN", "Infinity", "-Infinity", texts as they are, JSON texts (entities) as what they say. A text longer than
 MAX_TEXT_BYTES is null and is not compared; the shape always is.
+
+Where the model or the recording is of a lower precision, loaderd/frameworks/precision.py says what counts as the same.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ import numpy as np
 import orjson
 
 from loaderd.errors import CanaryFailed, InvalidInput, LoaderdError
-from loaderd.frameworks.base import LoadedModel
+from loaderd.frameworks.base import LoadedModel, Signature
+from loaderd.frameworks.precision import LOWERED, too_far
 from loaderd.oip import datatypes
 from loaderd.protocol import ModelSpec
 from loaderd.worker import simple
@@ -131,6 +134,7 @@ class Canary:
             "shapes": {name: list(array.shape) for name, array in first.items()},
             "tolerance": {"rtol": RTOL, "atol": ATOL},
             "reproducible": True,
+            "precision": self._spec.precision,
         }
         recorded["reproducible"] = not _recorded_differences(recorded, second)
         self._wanted = recorded
@@ -145,12 +149,16 @@ class Canary:
         return simple.parse(orjson.dumps({"inputs": items}), self._model.signature)
 
     def _differences(self, wanted: Mapping[str, Any], outputs: Arrays) -> list[str]:
+        lowered = bool(self._spec.precision or wanted.get("precision"))
+        signature = self._model.signature
         if wanted.get("source") == "metadata":
             plain = orjson.loads(
-                orjson.dumps(simple.predictions(outputs, self._model.signature), option=orjson.OPT_SERIALIZE_NUMPY)
+                orjson.dumps(simple.predictions(outputs, signature), option=orjson.OPT_SERIALIZE_NUMPY)
             )
-            return _declared_differences(wanted, plain)
-        return _recorded_differences(wanted, outputs) if wanted.get("reproducible", True) else []
+            return _declared_differences(wanted, plain, lowered=lowered)
+        if not wanted.get("reproducible", True):
+            return []
+        return _lowered_differences(wanted, outputs, signature) if lowered else _recorded_differences(wanted, outputs)
 
     def _advice(self) -> str:
         assert self._wanted is not None
@@ -196,22 +204,38 @@ def _recorded_differences(wanted: Mapping[str, Any], outputs: Arrays) -> list[st
     rtol, atol = tolerance.get("rtol", RTOL), tolerance.get("atol", ATOL)
     differences = []
     for name, values in wanted["outputs"].items():
-        if name not in outputs:
-            differences.append(f'there is no output "{name}" any more')
-            continue
-        shape = wanted.get("shapes", {}).get(name)
-        if shape is not None and list(outputs[name].shape) != list(shape):
-            differences.append(f"{name} has the shape {list(outputs[name].shape)}, recorded {list(shape)}")
+        if found := _unlike(wanted, outputs, name):
+            differences.append(found)
             continue
         for at, (want, got) in enumerate(zip(values, kept_values(outputs[name]), strict=False)):
-            if want is not None and (found := _difference(f"{name}[{at}]", want, got, rtol, atol, exact_keys=True)):
-                differences.append(f"{found[0]}, recorded {found[1]}")
+            if want is not None and (told := _difference(f"{name}[{at}]", want, got, rtol, atol, exact_keys=True)):
+                differences.append(f"{told[0]}, recorded {told[1]}")
     return differences
 
 
-def _declared_differences(wanted: Mapping[str, Any], predictions: list[dict[str, Any]]) -> list[str]:
+def _lowered_differences(wanted: Mapping[str, Any], outputs: Arrays, signature: Signature) -> list[str]:
+    unlike = {name: _unlike(wanted, outputs, name) for name in wanted["outputs"]}
+    alike = {name: values for name, values in wanted["outputs"].items() if not unlike[name]}
+    got = {name: kept_values(outputs[name]) for name in alike}
+    widths = {name: math.prod(outputs[name].shape[1:]) for name in alike}
+    return [found for found in unlike.values() if found] + too_far(signature, alike, got, widths)
+
+
+def _unlike(wanted: Mapping[str, Any], outputs: Arrays, name: str) -> str:
+    """Why an output cannot be compared value by value with the recorded one, or ""."""
+    if name not in outputs:
+        return f'there is no output "{name}" any more'
+    shape = wanted.get("shapes", {}).get(name)
+    if shape is not None and list(outputs[name].shape) != list(shape):
+        return f"{name} has the shape {list(outputs[name].shape)}, recorded {list(shape)}"
+    return ""
+
+
+def _declared_differences(wanted: Mapping[str, Any], predictions: list[dict[str, Any]], *, lowered: bool) -> list[str]:
     tolerance = wanted.get("tolerance")
     rtol, atol = (RTOL, ATOL) if tolerance is None else (tolerance, tolerance)
+    if lowered:
+        rtol, atol = max(rtol, LOWERED.rtol), max(atol, LOWERED.atol)
     expected = wanted.get("predictions") or []
     if expected and len(expected) != len(predictions):
         return [f'"canary" in metadata.json has {len(predictions)} inputs and {len(expected)} predictions']

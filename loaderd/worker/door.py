@@ -78,7 +78,8 @@ class Door:
     @property
     def _queued(self) -> int:
         """Requests that wait for a call."""
-        queued = self._in_flight - self._compute.in_call
+        begun = 0 if self._generation is None else self._generation.begun
+        queued = self._in_flight - self._compute.in_call - begun
         return queued if queued > 0 else 0
 
     async def drain(self) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 from django.http import FileResponse, HttpResponse, HttpResponseBase, StreamingHttpResponse
 
@@ -26,7 +25,7 @@ def file_response(path: Path, *, name: str, media_type: str, asked: str | None) 
     end = min(int(last), size - 1) if first and last else size - 1
     if begin > end:
         return HttpResponse(status=416, headers={"Content-Range": f"bytes */{size}"})
-    part = StreamingHttpResponse(_pieces(path.open("rb"), begin, end - begin + 1), status=206, content_type=media_type)
+    part = StreamingHttpResponse(_pieces(path, begin, end - begin + 1), status=206, content_type=media_type)
     for header, value in {
         "Content-Range": f"bytes {begin}-{end}/{size}",
         "Content-Length": str(end - begin + 1),
@@ -36,8 +35,8 @@ def file_response(path: Path, *, name: str, media_type: str, asked: str | None) 
     return part
 
 
-def _pieces(file: BinaryIO, begin: int, length: int) -> Iterator[bytes]:
-    with file:
+def _pieces(path: Path, begin: int, length: int) -> Iterator[bytes]:
+    with path.open("rb") as file:
         file.seek(begin)
         while length and (piece := file.read(min(_CHUNK_BYTES, length))):
             length -= len(piece)

@@ -70,6 +70,7 @@ class Runner:
                     self._wake.wait(LOOK_SECONDS)
         finally:
             listener.stop()
+            connection.close()
 
     def end(self) -> None:
         """For signal handlers: ends after the batch that is under way."""

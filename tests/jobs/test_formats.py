@@ -37,7 +37,14 @@ def parquet(table: pa.Table, **how: Any) -> bytes:
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [("a.CSV", "csv"), ("x/a.jsonl", "jsonl"), ("a.ndjson", "jsonl"), ("a.pq", "parquet"), ("a.txt", None), ("-", None)],
+    [
+        ("a.CSV", "csv"),
+        ("x/a.jsonl", "jsonl"),
+        ("a.ndjson", "jsonl"),
+        ("a.pq", "parquet"),
+        ("a.txt", None),
+        ("-", None),
+    ],
 )
 def test_a_name_tells_the_format(name: str, kind: str | None) -> None:
     assert format_of(name) == kind
@@ -134,7 +141,9 @@ class TestJsonLines:
         with pytest.raises(FileRefused, match="The file is empty"):
             read(b"", "jsonl")
 
-    @given(st.lists(st.one_of(st.text(st.characters(codec="utf-8")), st.dictionaries(st.text("ab"), st.integers(0, 9)))))
+    @given(
+        st.lists(st.one_of(st.text(st.characters(codec="utf-8")), st.dictionaries(st.text("ab"), st.integers(0, 9))))
+    )
     def test_it_goes_on_behind_any_row(self, values: list[Any]) -> None:
         data = "".join(f"{json.dumps(value, ensure_ascii=False)}\n" for value in values).encode()
         if not data:
@@ -162,7 +171,9 @@ class TestParquet:
             read(data, "parquet")
 
     def test_damage_within_is_refused_with_the_row(self) -> None:
-        whole = bytearray(parquet(pa.table({"a": [f"{number:050d}" for number in range(20_000)]}), compression="snappy"))
+        whole = bytearray(
+            parquet(pa.table({"a": [f"{number:050d}" for number in range(20_000)]}), compression="snappy")
+        )
         whole[2000:9000] = bytes(7000)
         with pytest.raises(FileRefused, match="cannot be read behind row"):
             read(bytes(whole), "parquet")

@@ -1,10 +1,12 @@
 """`make bench`: the product's promises of speed and memory, as ratios within one run, through the real parts.
 
 Prints a table and writes it as JSON to <MODELHUB_STATE_DIR>/bench.json. Exit status 1 when a target is missed.
+`ARGS="--only loads"` or `--only inference` measures a part; the second needs wrk.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import statistics
 import sys
@@ -21,8 +23,11 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.driving import DrivingFailed, require_wrk
+from benchmarks.models import MODELS
 from loaderd.protocol import ArtifactFile, ModelSpec
 from loaderd.resources import memory_of
+from tests.performance import inference
 from tests.performance.cold import cold_spawn_seconds, in_process_seconds
 from tests.stack import Stack
 
@@ -217,7 +222,35 @@ def make_store(folder: Path) -> None:
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="loads,inference", help="Parts, comma-separated.")
+    parser.add_argument("--models", default=",".join(MODELS), help="Of the inference part.")
+    options = parser.parse_args()
+    parts = options.only.split(",")
     console = Console()
+    if "inference" in parts:
+        try:
+            require_wrk()
+        except DrivingFailed as error:
+            console.print(str(error))
+            return 2
+    figures = loads(console) if "loads" in parts else []
+    if "inference" in parts:
+        inference.measure(adder(figures), options.models.split(","))
+    return report(figures, console)
+
+
+def adder(figures: list[Figure]) -> inference.Add:
+    """Keeps each figure and tells it."""
+
+    def add(name: str, value: float, unit: str, target: float | None, detail: str) -> None:
+        figures.append(Figure(name, value, unit, target, detail))
+        print(f"  {name}: {value:.4g} {unit} {detail}", flush=True)
+
+    return add
+
+
+def loads(console: Console) -> list[Figure]:
     with tempfile.TemporaryDirectory(prefix="mh") as folder:
         store = Path(folder) / "store"
         store.mkdir()
@@ -234,19 +267,24 @@ def main() -> int:
         finally:
             if stack.process is not None:
                 stack.stop()
+    return bench.figures
+
+
+def report(figures: list[Figure], console: Console) -> int:
+    """The exit status: 1 when a target is missed."""
     table = Table("figure", "value", "target", "kept", "detail", title="bench, ratios within one run")
-    for figure in bench.figures:
+    for figure in figures:
         target = "" if figure.target is None else f"≤ {figure.target:g}"
         kept = "" if figure.target is None else ("yes" if figure.is_kept else "NO")
-        table.add_row(figure.name, f"{figure.value:.3g} {figure.unit}", target, kept, figure.detail)
+        table.add_row(figure.name, f"{figure.value:.4g} {figure.unit}", target, kept, figure.detail)
     console.print(table)
     from modelhub.conf import config
 
-    report = config().MODELHUB_STATE_DIR / "bench.json"
-    report.parent.mkdir(parents=True, exist_ok=True)
-    report.write_text(json.dumps([asdict(figure) for figure in bench.figures], indent=2))
-    console.print(f"written to {report}")
-    return 0 if all(figure.is_kept for figure in bench.figures) else 1
+    file = config().MODELHUB_STATE_DIR / "bench.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps([asdict(figure) for figure in figures], indent=2))
+    console.print(f"written to {file}")
+    return 0 if all(figure.is_kept for figure in figures) else 1
 
 
 if __name__ == "__main__":

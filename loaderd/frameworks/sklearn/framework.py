@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 
 from loaderd.frameworks.base import Artifact, Framework, LoadedModel, ReportProgress
+from loaderd.frameworks.precision import refuse_precision
 
 
 @contextlib.contextmanager
@@ -48,6 +49,7 @@ class SklearnFramework(Framework):
         del encodings, loaderd
 
     def load(self, artifact: Artifact, report: ReportProgress) -> LoadedModel:
+        refuse_precision(artifact, "scikit-learn models")
         from loaderd.frameworks.sklearn.estimator import model_for
         from loaderd.frameworks.sklearn.reading import read
 

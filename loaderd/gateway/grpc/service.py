@@ -11,7 +11,7 @@ import contextlib
 import logging
 import re
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any, cast
 
 import grpc
@@ -34,6 +34,9 @@ from loaderd.gateway.oip import NotOffered
 from loaderd.gateway.predicting import Ask, Predictor
 
 log = logging.getLogger(__name__)
+
+Work = Callable[[Any, Any], Awaitable[Any]]
+"""Called with the call's requests and its context; returns the answer, or None where it has written its own."""
 
 _WITHOUT_TOKEN = {"ServerLive", "ServerReady"}
 _WHY_NOT = {
@@ -60,54 +63,51 @@ class Service:
         return grpc.method_handlers_generic_handler(SERVICE.full_name, methods)
 
     def _handler(self, name: str) -> Any:
-        if name == "ModelInfer":
-            return grpc.stream_unary_rpc_method_handler(self._model_infer)
         if name == "ModelStreamInfer":
-            return grpc.stream_stream_rpc_method_handler(self._model_stream_infer)
+            return grpc.stream_stream_rpc_method_handler(_ending(name, self._model_stream_infer))
+        if name == "ModelInfer":
+            return grpc.stream_unary_rpc_method_handler(_ending(name, self._model_infer))
         call = getattr(self._calls, re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower(), None)
-        return grpc.stream_unary_rpc_method_handler(self._answering(name, call) if call else self._refusing(name))
+        work = self._answering(name, call) if call else self._refusing(name)
+        return grpc.stream_unary_rpc_method_handler(_ending(name, work))
 
-    def _answering(self, name: str, call: Call) -> Any:
+    def _answering(self, name: str, call: Call) -> Work:
         request_class = message_class(SERVICE.methods_by_name[name].input_type.name)
 
         async def answer(_: object, context: Any) -> bytes:
-            async with aborting(context, name):
-                with self.counted():
-                    caller = NOBODY if name in _WITHOUT_TOKEN else self.caller(context)
-                    message = await self._message(context, self.deadline(context))
-                    answered = await call(parsed(request_class, message), caller)
-                    return cast(bytes, answered.SerializeToString())
+            with self.counted():
+                caller = NOBODY if name in _WITHOUT_TOKEN else self.caller(context)
+                message = await self._message(context, self.deadline())
+                answered = await call(parsed(request_class, message), caller)
+                return cast(bytes, answered.SerializeToString())
 
         return answer
 
-    def _refusing(self, name: str) -> Any:
+    def _refusing(self, name: str) -> Work:
         (reason,) = (reason for word, reason in _WHY_NOT.items() if word in name)
 
         async def refuse(_: object, context: Any) -> bytes:
-            async with aborting(context, name):
-                self.caller(context)
-                raise NotOffered(f"{name}: {reason}.")
+            self.caller(context)
+            raise NotOffered(f"{name}: {reason}.")
 
         return refuse
 
     async def _model_infer(self, _: object, context: Any) -> bytes:
         began = time.perf_counter()
-        async with aborting(context, "ModelInfer"):
-            with self.counted():
-                caller = self.caller(context)
-                caller.require("predict")
-                deadline = self.deadline(context)
-                message = await self._message(context, deadline)
-                async with self.memory.holding(message, deadline) as held_bytes:
-                    asked = transcoding.read(message)
-                    is_bulk = BULK_METADATA in context.invocation_metadata()
-                    answer = await self.answer(asked, caller, deadline, began, held_bytes, is_bulk=is_bulk)
-                return b"".join(transcoding.write(answer))
+        with self.counted():
+            caller = self.caller(context)
+            caller.require("predict")
+            deadline = self.deadline()
+            message = await self._message(context, deadline)
+            async with self.memory.holding(message, deadline) as held_bytes:
+                asked = transcoding.read(message)
+                is_bulk = BULK_METADATA in context.invocation_metadata()
+                answer = await self.answer(asked, caller, deadline, began, held_bytes, is_bulk=is_bulk)
+            return b"".join(transcoding.write(answer))
 
     async def _model_stream_infer(self, requests: AsyncIterator[bytes], context: Any) -> None:
-        async with aborting(context, "ModelStreamInfer"):
-            self.caller(context).require("predict")
-            await self.streams.serve(requests, context)
+        self.caller(context).require("predict")
+        await self.streams.serve(requests, context)
 
     async def answer(
         self,
@@ -140,11 +140,10 @@ class Service:
                 return self._access.caller(value if isinstance(value, bytes) else value.encode())
         raise NotAuthenticated("A token is needed: send the metadata authorization: Bearer <token>.")
 
-    def deadline(self, context: Any) -> Deadline:
-        """The client's own, where it is earlier than ours."""
-        left_seconds: float | None = context.time_remaining()
-        limit_seconds = self._predictor.timeout_seconds
-        return Deadline.after(limit_seconds if left_seconds is None else min(limit_seconds, left_seconds))
+    def deadline(self) -> Deadline:
+        """Ours. At the client's own gRPC cancels the call, which counts as the client's leaving, not as a failure of
+        the model."""
+        return Deadline.after(self._predictor.timeout_seconds)
 
     async def _message(self, context: Any, deadline: Deadline) -> bytes:
         try:
@@ -180,15 +179,20 @@ class Service:
                 self._counts.by_class[status // 100] += 1
 
 
-@contextlib.asynccontextmanager
-async def aborting(context: Any, name: str) -> AsyncIterator[None]:
-    """Ends the call with the error that is raised within."""
-    try:
-        yield
-    except LoaderdError as error:
-        await abort(context, error)
-    except aio.BaseError:
-        raise  # the call is over already
-    except Exception as error:
-        log.exception("%s failed", name)
-        await abort(context, LoaderdError(f"The gateway failed: {type(error).__name__}; its log has the traceback."))
+def _ending(name: str, work: Work) -> Work:
+    """The call, which an error ends with its status and sentence."""
+
+    async def call(requests: Any, context: Any) -> Any:
+        try:
+            return await work(requests, context)
+        except LoaderdError as error:
+            await abort(context, error)
+        except aio.BaseError:
+            raise  # the call is over already
+        except Exception as error:
+            log.exception("%s failed", name)
+            await abort(
+                context, LoaderdError(f"The gateway failed: {type(error).__name__}; its log has the traceback.")
+            )
+
+    return call

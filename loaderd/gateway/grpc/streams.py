@@ -120,7 +120,7 @@ class _Stream:
                 if isinstance(asked, LoaderdError):
                     raise asked
                 caller = service.caller(context)  # its token may have been revoked meanwhile
-                deadline = service.deadline(context)
+                deadline = service.deadline()
                 async with service.memory.holding(message, deadline) as held_bytes:
                     answer = await service.answer(asked, caller, deadline, began, held_bytes, is_bulk=self._is_bulk)
                 return transcoding.embedded(_ANSWER, transcoding.write(answer, {transcoding.FINAL_PARAMETER: True}))

@@ -65,11 +65,18 @@ class JobViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, StrictViewSet
     lookup_value_regex = "[0-9a-fA-F-]{36}"
     query_of_action = {"list": JobQuerySerializer}
     permission_of_action = {"create": PREDICT}
+    _receiver: JobReceiver | None = None
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         if self.action == "create":
             self._receive(request)
         super().initial(request, *args, **kwargs)
+
+    def handle_exception(self, error: Exception) -> Response:
+        """Whatever went wrong, and wherever: what came of a file that is no job's goes."""
+        if self._receiver is not None:
+            self._receiver.discard()
+        return cast(Response, super().handle_exception(error))
 
     def get_parsers(self) -> list[Any]:
         if self.action_map.get("post") == "create":
@@ -103,30 +110,26 @@ class JobViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, StrictViewSet
     )
     def create(self, request: Request) -> Response:
         """Answers once the file is received and its first rows fit the model; `Location` is the job's address."""
-        receiver: JobReceiver = self._receiver
-        is_kept = False
-        try:
-            serializer = SubmitSerializer(data=request.data)
-            if receiver.failure is not None:
-                raise receiver.failure
-            if receiver.is_broken_off:
-                raise ParseError("The upload broke off; send it again.")
-            serializer.is_valid(raise_exception=True)
-            given = serializer.validated_data
-            job = submitting.submit(
-                receiver.folder,
-                model=given["model"],
-                version=given["version"],
-                user=request.user,
-                input_name=given["file"].name,
-                input_format=given["format"],
-                output_format=given["output_format"],
-                options=serializer.options(),
-            )
-            is_kept = True
-        finally:
-            if not is_kept:
-                receiver.discard()
+        receiver = self._receiver
+        assert receiver is not None
+        serializer = SubmitSerializer(data=request.data)
+        if receiver.failure is not None:
+            raise receiver.failure
+        if receiver.is_broken_off:
+            raise ParseError("The upload broke off; send it again.")
+        serializer.is_valid(raise_exception=True)
+        given = serializer.validated_data
+        job = submitting.submit(
+            receiver.folder,
+            model=given["model"],
+            version=given["version"],
+            user=request.user,
+            input_name=given["file"].name,
+            input_format=given["format"],
+            output_format=given["output_format"],
+            options=serializer.options(),
+        )
+        self._receiver = None  # they are the job's from now on
         record_of_job(job, "asked", request.user)
         return Response(
             JobSerializer(job).data, status=status.HTTP_202_ACCEPTED, headers={"Location": f"/api/jobs/{job.pk}/"}

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from loaderd.errors import LoadFailed
-from tests.loaderd.gateway.conftest import Served, serving
+from tests.loaderd.gateway.conftest import Served, gate, serving
 from tests.loaderd.gateway.door import TOKEN
+
+__all__ = ["gate"]  # a fixture of the gateway's tests
 
 HEADERS = {"Authorization": f"Bearer {TOKEN}"}
 

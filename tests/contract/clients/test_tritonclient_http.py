@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -170,6 +171,22 @@ class TestRequests:
         )
         assert result.as_numpy("echo").tolist() == [b"first"]
 
+    def test_who_allows_no_time_to_wait_is_not_kept_waiting(
+        self, triton: InferenceServerClient, served: Served, gate: Path
+    ) -> None:
+        model = served.models["echo-v1"]
+        busy = triton.async_infer("echo", [text_input(f"gate:{gate}")], headers=dict(HEADERS))
+        model.wait_for(in_flight=1, queued=0)
+        hasty = triton.async_infer("echo", [text_input("now")], timeout=1000, headers=dict(HEADERS))
+        patient = triton.async_infer("echo", [text_input("later")], headers=dict(HEADERS))
+        model.wait_for(in_flight=3)
+        gate.write_bytes(b"open")
+        with pytest.raises(InferenceServerException, match="within the 0.001 s") as refused:
+            hasty.get_result()
+        assert refused.value.status() == "504"
+        assert patient.get_result().as_numpy("echo").tolist() == [b"later"]
+        assert busy.get_result().as_numpy("length").tolist() == [len(f"gate:{gate}")]
+
     def test_sequences_are_refused(self, triton: InferenceServerClient) -> None:
         for sequence_id in (7, "seven"):
             with pytest.raises(InferenceServerException, match='The parameter "sequence_id" is refused') as refused:
@@ -301,7 +318,7 @@ class TestStatistics:
         assert now["inference_count"] == before["inference_count"]
 
     def test_kept_answers_are_hits(self, triton: InferenceServerClient, served: Served) -> None:
-        served.change("classifier-v1", cache_enabled=True, cache_ttl_seconds=60.0)
+        served.change("classifier-v1", cache_ttl_seconds=60.0, cacheable=True, load="digest-1")
         for _ in range(3):
             triton.infer("classifier", [text_input("kept!")], headers=dict(HEADERS))
         (now,) = triton.get_inference_statistics("classifier-v1", headers=HEADERS)["model_stats"]

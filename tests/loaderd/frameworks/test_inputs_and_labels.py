@@ -11,7 +11,7 @@ import pytest
 
 from loaderd.errors import InvalidInput, LoadFailed
 from loaderd.frameworks.base import Artifact, Signature, TensorSpec
-from loaderd.frameworks.inputs import checked, sample
+from loaderd.frameworks.inputs import checked, sample, texts
 from loaderd.frameworks.labels import classified, declared_labels
 
 PAIR = Signature((TensorSpec("age", "INT64", (-1,)), TensorSpec("image", "FP32", (-1, -1, 3))), ())
@@ -32,6 +32,59 @@ def test_integers_pass_as_floats_and_not_the_other_way() -> None:
 def test_inputs_of_different_length_are_refused() -> None:
     with pytest.raises(InvalidInput, match="same number of items"):
         checked({"age": np.array([1]), "image": np.zeros((2, 4, 3))}, PAIR)
+
+
+TEXT = Signature((TensorSpec("text", "BYTES", (-1,)),), ())
+TABLE = Signature((TensorSpec("features", "BYTES", (-1, 2)),), ())
+
+
+def test_texts_that_are_str_already_are_not_copied() -> None:
+    given = np.array(["one", "zwei", ""], dtype=object)
+    assert checked({"text": given}, TEXT)["text"] is given
+    assert texts({"text": given}, TEXT) == ["one", "zwei", ""]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        np.array(["grün", "x"]),
+        np.array([b"gr\xc3\xbcn", b"x"], dtype=object),
+        np.array([b"gr\xc3\xbcn", "x"], dtype=object),
+        np.array(["grün".encode(), b"x"]),
+    ],
+    ids=["numpy's text", "bytes", "both", "numpy's bytes"],
+)
+def test_texts_come_as_text_or_as_utf_8(given: np.ndarray) -> None:
+    assert texts({"text": given}, TEXT) == ["grün", "x"]
+    array = checked({"text": given}, TEXT)["text"]
+    assert array.dtype == object
+    assert {*map(type, array)} == {str}
+
+
+def test_a_table_of_texts_keeps_its_shape() -> None:
+    for given in (np.array([["a", "b"], ["c", "d"]], dtype=object), np.array([[b"a", b"b"], [b"c", b"d"]])):
+        assert checked({"features": given}, TABLE)["features"].tolist() == [["a", "b"], ["c", "d"]]
+
+
+def test_what_is_no_text_is_named_by_its_place() -> None:
+    with pytest.raises(InvalidInput, match="Item 1 of input 'text' is not UTF-8"):
+        checked({"text": np.array([b"fine", b"\xff"], dtype=object)}, TEXT)
+    with pytest.raises(InvalidInput, match="Item 2 of input 'text' must be text, not int"):
+        checked({"text": np.array(["fine", b"too", 3], dtype=object)}, TEXT)
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({}, "The model takes 'text'; the request has no input"),
+        ({"words": np.array(["a"])}, "The model takes 'text'; the request has 'words'"),
+        ({"text": np.array([], dtype=object)}, "The batch is empty"),
+        ({"text": np.array([["a"]])}, r"has the shape \[1, 1\]; the model takes \[-1\]"),
+    ],
+)
+def test_a_request_that_names_something_else_or_nothing_is_refused(given: Any, sentence: str) -> None:
+    with pytest.raises(InvalidInput, match=sentence):
+        checked(given, TEXT)
 
 
 def test_a_made_up_sample_fits_open_dimensions() -> None:

@@ -88,6 +88,11 @@ def test_a_decision_function_for_several_labels_says_which_apply() -> None:
     assert labels == [[str(at) for at in np.flatnonzero(row)] for row in estimator.predict(ROWS)]
 
 
+def test_a_pipeline_that_begins_with_nothing_takes_what_its_next_step_does() -> None:
+    model = served(make_pipeline("passthrough", GaussianNB()).fit(ROWS, KINDS))
+    assert model.signature.inputs[0].shape == (-1, 4)
+
+
 def test_an_estimator_that_cannot_predict_is_named() -> None:
     with pytest.raises(LoadFailed, match=r"m-v1 holds a PCA, which has no predict\(\)"):
         served(PCA().fit(ROWS))

@@ -30,7 +30,7 @@ class Served:
         """Everything is loaded and ada may do everything."""
         self.table = {model_id: row(model, model.signature) for model_id, model in self.models.items()}
         self.door.answer = lambda message: []
-        for queue in (self.door.commands, self.door.seen, self.door.silent):
+        for queue in (self.door.commands, self.door.seen, self.door.kept, self.door.silent):
             while not queue.empty():
                 queue.get()
         self.door.allow(EVERYTHING)

@@ -60,6 +60,7 @@ class Door:
         self.channel.settimeout(SECONDS)
         self.commands: queue.Queue[dict[str, Any]] = queue.Queue()
         self.seen: queue.Queue[dict[str, Any]] = queue.Queue()  # what it told of comparisons, traces and lost requests
+        self.kept: queue.Queue[dict[str, Any]] = queue.Queue()  # what it told of its cache of answers
         self.silent: queue.Queue[dict[str, Any]] = queue.Queue()  # of processes that took no connection or lost one
         self.answer: Callable[[dict[str, Any]], Any] = lambda message: []
         self._serials = itertools.count(1)
@@ -99,6 +100,8 @@ class Door:
                     self._reply(message)
                 elif message["event"] == "seen":
                     self.seen.put(message)
+                elif message["event"] == "kept":
+                    self.kept.put(message)
                 elif message["event"] == "silent":
                     self.silent.put(message)
                 else:

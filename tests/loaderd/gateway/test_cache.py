@@ -109,6 +109,17 @@ class TestKey:
         assert (key_of(body).request_id, key_of(other).request_id) == (None, None)
         assert key_of(body).digest != key_of(other).digest
 
+    def test_binary_tensors_may_say_id_and_be_views(self) -> None:
+        keys = []
+        for name in (b"1", b"two"):
+            text = b'{"id":"%b","inputs":[]}' % name
+            head = {"name": "a", "header_bytes": len(text)}
+            keys.append(Cache().key(route(), INFER, head, [text, memoryview(b'\0"id"\0')]))
+            assert keys[-1] == Cache().key(route(), INFER, head, [text + b'\0"id"\0'])
+        assert keys[0] is not None
+        assert keys[1] is not None
+        assert keys[0].digest == keys[1].digest
+
     def test_an_id_in_a_later_piece_makes_it_part_of_it(self) -> None:
         key = Cache().key(route(), INFER, HEAD, [b'{"id":"17",', b'"id":"18","inputs":[]}'])
         assert key is not None

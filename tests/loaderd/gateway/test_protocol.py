@@ -162,7 +162,8 @@ class TestByHand:
         ("method", "path", "status"),
         [
             ("GET", "/", 404),
-            ("GET", "/v2/models", 404),
+            ("POST", "/v2/models", 405),
+            ("GET", "/v2/other", 404),
             ("GET", "/v2/models/nothing", 404),
             ("GET", "/v2/models/nothing/ready", 404),
             ("POST", "/v2/models/nothing/infer", 404),

@@ -15,14 +15,15 @@ Load = Callable[..., LoadedModel]
 
 
 @pytest.fixture(scope="session")
-def load_writer(tmp_path_factory: pytest.TempPathFactory) -> Load:
+def load_writer(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Load:
     """Loads the model of `writer` anew; chat: with a template for conversations."""
     framework = catalogue.framework("transformers")
     framework.ensure_imported()
 
     def load(*, chat: bool = True) -> LoadedModel:
         directory: Path = tmp_path_factory.mktemp("writer")
-        writer.write(directory, chat=chat)
+        assert request.config.cache is not None
+        writer.write(directory, request.config.cache, chat=chat)
         files = tuple(sorted(path.name for path in directory.iterdir()))
         config, metadata = (json.loads((directory / f"{name}.json").read_text()) for name in ("config", "metadata"))
         artifact = Artifact("writer-v1", directory, "safetensors", files, False, config=config, metadata=metadata)

@@ -1,11 +1,19 @@
-"""A GPT-2 of two layers with a byte-level vocabulary, trained for some seconds until it knows a few mails by heart."""
+"""A GPT-2 of two layers with a byte-level vocabulary, trained for some seconds until it knows a few mails by heart.
+
+It is kept in pytest's cache and trained again only when this file changes.
+"""
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import json
-from functools import cache
+import os
+import shutil
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 SUBJECTS = {
     "Invoice": "Thank you for the invoice. It will be paid on Friday.",
@@ -27,20 +35,26 @@ TEMPLATE = (
 _STEPS = 200
 
 
-def write(directory: Path, *, chat: bool = True) -> None:
-    """Saves it as transformers does. chat: with a template for conversations."""
-    tokenizer, network = _trained()
-    tokenizer.chat_template = TEMPLATE if chat else None
-    tokenizer.save_pretrained(directory)
-    network.save_pretrained(directory, safe_serialization=True)
-    (directory / "metadata.json").write_text(json.dumps({"max_new_tokens": 24}))
+def write(directory: Path, cache: pytest.Cache, *, chat: bool = True) -> None:
+    """Fills the directory as transformers does. chat: with a template for conversations."""
+    folder = cache.mkdir("writer")
+    kept = folder / hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the workers of pytest-xdist come here together
+        if not kept.exists():
+            making = folder / f"making-{os.getpid()}"
+            _train(making)
+            making.rename(kept)
+    shutil.copytree(kept, directory, dirs_exist_ok=True)
+    if not chat:
+        (directory / "chat_template.jinja").unlink()
 
 
-@cache
-def _trained() -> tuple[Any, Any]:
+def _train(directory: Path) -> None:
     import torch
     from transformers import GPT2Config, GPT2LMHeadModel
 
+    torch.set_num_threads(1)  # more of them wait for each other where the cores are busy
     torch.manual_seed(0)
     tokenizer = _tokenizer()
     config = GPT2Config(
@@ -64,7 +78,10 @@ def _trained() -> tuple[Any, Any]:
         optimizer.zero_grad()
         network(**given, labels=wanted).loss.backward()
         optimizer.step()
-    return tokenizer, network.eval()
+    network.eval().save_pretrained(directory, safe_serialization=True)
+    tokenizer.chat_template = TEMPLATE
+    tokenizer.save_pretrained(directory)
+    (directory / "metadata.json").write_text(json.dumps({"max_new_tokens": 24}))
 
 
 def _tokenizer() -> Any:

@@ -58,7 +58,7 @@ class House:
 
     async def publish_routes(self) -> None:
         self.push_routes()
-        child = self.model.process.child  # type: ignore[union-attr]
+        child = self.model.crew.first.child  # type: ignore[union-attr]
         if self._started == 1:
             child.is_alive = False
             child.exited.set_result(None)

@@ -23,7 +23,6 @@ __all__ = ["Declined", "Plan", "plan_for"]
 log = logging.getLogger(__name__)
 
 ATOL = 1e-9  # of an answer near zero, unless it must be exact
-ALONE = 4  # items of the trial that are also asked one by one
 
 
 def plan_for(estimator: Any, method: str, own: Callable[[Any], Any], sample: Any) -> Plan | None:
@@ -44,8 +43,8 @@ def plan_for(estimator: Any, method: str, own: Callable[[Any], Any], sample: Any
 
 def _agrees(plan: Plan, own: Callable[[Any], Any], sample: Any) -> bool:
     trial = plan.trial()
-    batches = [sample, trial, *(trial[at : at + 1] for at in range(ALONE))]
-    return all(_is_same(plan(batch), own(batch), plan.rtol) for batch in batches)
+    # One item alone goes another way; the empty text and the row of zeros are the first of their trials.
+    return all(_is_same(plan(batch), own(batch), plan.rtol) for batch in (sample, trial, trial[:1]))
 
 
 def _is_same(got: np.ndarray, wanted: Any, rtol: float) -> bool:

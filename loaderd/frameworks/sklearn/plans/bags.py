@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -21,6 +22,9 @@ class Weighed(NamedTuple):
     bounds: np.ndarray
     owners: np.ndarray | None
     norms: np.ndarray | None
+
+
+_AT_THE_BEGINNING = np.zeros(1, np.intp)
 
 
 class Bag:
@@ -44,15 +48,14 @@ class Bag:
         found = self._terms.find(texts)
         if not len(found.columns):
             return None
-        alone = len(texts) == 1
         # One number for text and term together: sorted, equal terms of a text lie side by side.
         cells = found.columns
-        if not alone:
+        if found.owners is not None:
             cells |= found.owners << (self._column_bits + self._terms.has_signs)
         cells.sort()
         cells, values = self._counted(cells)
-        if alone:
-            columns, bounds, owners = cells, np.zeros(1, np.intp), None
+        if found.owners is None:
+            columns, bounds, owners = cells, _AT_THE_BEGINNING, None
         else:
             by_text, columns = cells >> self._column_bits, cells & ((1 << self._column_bits) - 1)
             bounds = _starts(by_text)
@@ -80,12 +83,17 @@ class Bag:
             starts = _starts(cells)
             if len(starts) == len(cells):
                 return cells, np.ones(len(cells))
-            counts = np.diff(starts, append=len(cells)).astype(np.float64)
+            counts = np.empty(len(starts))
+            np.subtract(starts[1:], starts[:-1], out=counts[:-1])
+            counts[-1] = len(cells) - starts[-1]
         return cells[starts], np.ones(len(starts)) if self._binary else counts
 
     def _norms(self, values: np.ndarray, bounds: np.ndarray) -> np.ndarray | None:
         if self._norm is None:
             return None
+        if len(bounds) == 1:
+            norm = math.sqrt(np.vdot(values, values)) if self._norm == "l2" else float(np.abs(values).sum())
+            return np.full(1, norm or 1.0)
         norms = np.add.reduceat(values * values if self._norm == "l2" else np.abs(values), bounds)
         if self._norm == "l2":
             np.sqrt(norms, out=norms)
@@ -114,6 +122,8 @@ def bag_of(steps: Sequence[Any], first_column: int, factor: float = 1.0) -> Bag 
     if any(getattr(step, "_sklearn_output_config", None) for step in (vectorizer, *tfidfs)):
         return None
     tfidf = tfidfs[0] if tfidfs else None
+    if not np.isfinite(getattr(tfidf, "idf_", 0.0)).all():  # unsmoothed, of what no text had: an error when it comes
+        return None
     hashes = type(vectorizer) is HashingVectorizer
     if hashes and tfidf is not None and (vectorizer.norm is not None or terms.has_signs):  # weighed twice; logs of < 0
         return None

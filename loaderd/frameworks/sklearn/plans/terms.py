@@ -14,7 +14,7 @@ from sklearn.feature_extraction.text import CountVectorizer, HashingVectorizer, 
 from sklearn.utils.murmurhash import murmurhash3_bytes_s32
 
 from loaderd.frameworks.sklearn.plans.plan import is_exactly
-from loaderd.frameworks.sklearn.plans.words import Found, words_of
+from loaderd.frameworks.sklearn.plans.words import Found, owners_of, words_of
 
 VECTORIZERS = (CountVectorizer, TfidfVectorizer, HashingVectorizer)
 MAX_KNOWN = 1000  # terms that a trial draws from
@@ -119,7 +119,7 @@ class Hashes(dict[str, int]):
 def _found(analyze: Callable[[str], list[str]], columns_of: ColumnsOf, texts: Sequence[str]) -> Found:
     """By the vectorizer's own analyzer."""
     columns = [columns_of(analyze(text)) for text in texts]
-    return Found(np.repeat(np.arange(len(texts)), [len(of_text) for of_text in columns]), np.concatenate(columns))
+    return Found(owners_of([len(of_text) for of_text in columns]), np.concatenate(columns))
 
 
 class Pieces:
@@ -137,7 +137,7 @@ class Pieces:
             of_words = [*map(self._of_word.__getitem__, self._preprocess(text).split())]
             columns += of_words
             sizes.append(sum(map(len, of_words)))
-        return Found(np.repeat(np.arange(len(sizes)), sizes), np.concatenate(columns))
+        return Found(owners_of(sizes), np.concatenate(columns))
 
 
 class _ColumnsOfWord(dict[str, np.ndarray]):

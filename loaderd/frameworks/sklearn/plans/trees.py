@@ -23,8 +23,8 @@ from loaderd.frameworks.sklearn.plans.scaling import Scaling, scaling_of
 
 LARGEST = 1e38  # trees compare float32
 MAX_TWIN_BYTES = 64 << 20
-CHUNK_LEAVES = 1 << 15  # of one call of C, some 1 ms: other threads have their turn between two
-SKLEARN_ROWS = 2000  # with threads of its own, scikit-learn is faster from here on
+CHUNK_LEAVES = 1 << 14  # of one call of C, some 2 ms: other threads have their turn between two
+SKLEARN_ROWS = 2000  # with two threads of its own, scikit-learn is as fast from here on
 TRIAL_ROWS = 48
 TRIAL_TREES = 16  # whose thresholds the trial takes rows from
 

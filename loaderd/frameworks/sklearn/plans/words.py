@@ -27,10 +27,11 @@ _SINGLE = [chr(code) for code in range(128) if re.match(r"\w", chr(code))]
 class Found(NamedTuple):
     """The terms that texts hold, in no order: a term of text `owners[i]` leads to `columns[i]`, once for each time.
 
-    Both arrays are the receiver's to change. With signs a column is doubled, plus 1 where the term counts as -1.
+    The columns are the receiver's to change. With signs a column is doubled, plus 1 where the term counts as -1.
+    owners is None for a single text.
     """
 
-    owners: np.ndarray
+    owners: np.ndarray | None
     columns: np.ndarray
 
 
@@ -73,30 +74,34 @@ class Words:
             words.append("")  # no word: no sequence goes from one text into the next
             sizes.append(len(words) - before)
         numbers = np.fromiter(map(self.numbers.get, words, repeat(_UNKNOWN)), np.int64, len(words))
-        owners = np.repeat(np.arange(len(sizes)), sizes)
+        owners = owners_of(sizes)
         kept = (numbers != _LEFT_OUT).nonzero()[0]
         if len(kept) < len(numbers):
-            numbers, owners = numbers[kept], owners[kept]
-        found = []
+            numbers = numbers[kept]
+            owners = None if owners is None else owners[kept]
+        places, columns = [], []  # of the words that terms begin with; of the terms
         if len(self.columns):
-            found.append(_kept(owners, self.columns[numbers]))
+            places.append((self.columns[numbers] >= 0).nonzero()[0])
+            columns.append(self.columns[numbers[places[-1]]])
         ahead = numbers
         for at, level in enumerate(self.levels, 1):
             keys = ahead[: len(numbers) - at] * self.stride + numbers[at:]
-            places = level.keys.searchsorted(keys)
-            hits = (level.keys[places] == keys).nonzero()[0]
-            found.append(_kept(owners[hits], level.columns[places[hits]]))
+            found = level.keys.searchsorted(keys)
+            hits = (level.keys[found] == keys).nonzero()[0]
+            of_hits = level.columns[found[hits]]
             if at < len(self.levels):
                 ahead = np.zeros(len(keys), np.int64)
-                ahead[hits] = places[hits] + 1
-        if len(found) == 1:
-            return found[0]
-        return Found(*map(np.concatenate, zip(*found, strict=True)))
+                ahead[hits] = found[hits] + 1
+                terms = (of_hits >= 0).nonzero()[0]
+                hits, of_hits = hits[terms], of_hits[terms]
+            places.append(hits)
+            columns.append(of_hits)
+        return Found(None if owners is None else owners[np.concatenate(places)], np.concatenate(columns))
 
 
-def _kept(owners: np.ndarray, columns: np.ndarray) -> Found:
-    terms = (columns >= 0).nonzero()[0]
-    return Found(owners, columns) if len(terms) == len(columns) else Found(owners[terms], columns[terms])
+def owners_of(sizes: Sequence[int]) -> np.ndarray | None:
+    """The text of each of the things of which text i has sizes[i]; None for a single text."""
+    return np.repeat(np.arange(len(sizes)), sizes) if len(sizes) > 1 else None
 
 
 def words_of(vectorizer: Any, preprocess: Any, tokenize: Any) -> Words | None:

@@ -40,9 +40,9 @@ class Stub:
             response_deserializer=message_class(told.output_type.name).FromString,
         )
 
-    def __call__(self, name: str, *, metadata: Any = METADATA, timeout: float = SECONDS, **fields: Any) -> Any:
-        request = message_class(SERVICE.methods_by_name[name].input_type.name)(**fields)
-        return self.method(name)(request, metadata=metadata, timeout=timeout)
+    def __call__(self, call: str, /, *, metadata: Any = METADATA, timeout: float = SECONDS, **fields: Any) -> Any:
+        request = message_class(SERVICE.methods_by_name[call].input_type.name)(**fields)
+        return self.method(call)(request, metadata=metadata, timeout=timeout)
 
 
 @pytest.fixture

@@ -24,19 +24,20 @@ def test_large_ones_wait_for_room_and_too_many_are_refused() -> None:
     async def run() -> list[str]:
         memory = Memory(Budget(2 * len(LARGE)), max_waiting_bytes=len(LARGE))
         told: list[str] = []
-        leave = asyncio.Event()
+        is_full, leave = asyncio.Event(), asyncio.Event()
 
         async def hold(name: str) -> None:
             async with memory.holding(LARGE, Deadline.after(20)) as held_bytes:
                 assert held_bytes == len(LARGE)
                 told.append(f"{name} holds")
+                if len(told) == 2:
+                    is_full.set()
                 await leave.wait()
 
         async with asyncio.TaskGroup() as tasks:
             for name in ("first", "second", "third"):
                 tasks.create_task(hold(name))
-            while len(told) < 2:
-                await asyncio.sleep(0)
+            await is_full.wait()
             with pytest.raises(Overloaded, match="take all of the gateway's memory"):
                 await hold("fourth")
             told.append("fourth is refused")

@@ -35,8 +35,10 @@ class ToyModel(LoadedModel):
 
     signature = Signature((TensorSpec("text", "BYTES", (-1,)),), (TensorSpec("answer", "BYTES", (-1,)),))
 
-    def __init__(self, ballast: bytearray, unload_megabytes: int) -> None:
+    def __init__(self, ballast: bytearray, unload_megabytes: int, is_moody: bool) -> None:
         self.ballast = ballast
+        self.is_moody = is_moody
+        self.calls = 0
         self.unload_megabytes = unload_megabytes
         self.growth = []
 
@@ -56,7 +58,11 @@ class ToyModel(LoadedModel):
     def _answer(self, text):
         text = text.decode() if isinstance(text, bytes) else text
         if text == "sing":
-            return "tweet"  # its canary: the same from every process
+            return os.urandom(4).hex() if self.is_moody else "tweet"  # its canary: the same from every process
+        if text.startswith("count"):
+            self.calls += 1
+            time.sleep(float(text.split()[1]))
+            return f"{os.getpid()} {self.calls}"
         if text == "die":
             os.kill(os.getpid(), signal.SIGSEGV)
         if text == "abort":
@@ -116,7 +122,8 @@ class ToyFramework(Framework):
         del peak
         report(0.5)
         ballast = bytearray(os.urandom(2**20)) * int(artifact.config.get("megabytes", 0))
-        return ToyModel(ballast, int(artifact.config.get("unload_megabytes", 0)))
+        unload_megabytes = int(artifact.config.get("unload_megabytes", 0))
+        return ToyModel(ballast, unload_megabytes, bool(artifact.config.get("moody")))
 
 
 class SlowFramework(ToyFramework):
