@@ -217,9 +217,9 @@ def part(minutes: float, traffic: Mapping[str, Traffic], course: Course) -> str:
         statistics.median(seconds or [0]) * 1e3 for seconds in (course.cycle_seconds, course.switch_seconds)
     )
     return (
-        f"{minutes:g} minutes. Meanwhile a fifth model was loaded and unloaded {len(course.cycle_seconds)} times (p50 of "
-        f"both together {cycling_ms:.0f} ms), and `text` switched versions {len(course.switch_seconds)} times (p50 "
-        f"{switching_ms:.0f} ms). {failures} Latencies count from the moment a request was due.\n\n"
+        f"{minutes:g} minutes. Meanwhile a fifth model was loaded and unloaded {len(course.cycle_seconds)} times "
+        f"(p50 of both together {cycling_ms:.0f} ms), and `text` switched versions {len(course.switch_seconds)} times "
+        f"(p50 {switching_ms:.0f} ms). {failures} Latencies count from the moment a request was due.\n\n"
         + table(["model", "requests/s", "asked", "errors", "p50 ms", "p99 ms", "slowest ms"], asked)
         + "\n\nMemory at the end, and the last quarter of the time beside the second one:\n\n"
         + table(["", "MB", "growth"], memory)

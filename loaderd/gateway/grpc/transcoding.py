@@ -68,6 +68,7 @@ def read(message: bytes) -> Asked:
     request = parsed(ModelInferRequest, rest)
     tensors: list[bytes | memoryview] = [*(_raw(request, raw) if raw else _typed(request))]
     document = {
+        **({"id": request.id} if request.id else {}),  # first, where the cache of answers looks for it
         "parameters": {**parameters_of(request.parameters), "binary_data_output": True},
         "inputs": [
             {
@@ -79,8 +80,6 @@ def read(message: bytes) -> Asked:
             for given, data in zip(request.inputs, tensors, strict=True)
         ],
     }
-    if request.id:
-        document["id"] = request.id
     if request.outputs:
         document["outputs"] = [
             {"name": wanted.name, "parameters": {**parameters_of(wanted.parameters), "binary_data": True}}

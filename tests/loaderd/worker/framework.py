@@ -147,8 +147,8 @@ class Mirror(LoadedModel):
     """Gives back an input of each datatype."""
 
     DATATYPES = (
-        "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "BF16", "FP32", "FP64",
-        "BYTES",
+        "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "BF16", "FP32",
+        "FP64", "BYTES",
     )  # fmt: skip
     signature = Signature(
         tuple(TensorSpec(datatype.lower(), datatype, (-1, -1)) for datatype in DATATYPES),
