@@ -51,8 +51,8 @@ screenshots: install browser ## takes pictures of every page of the console into
 	@$(BIN)/python -m tests.browser.screenshots $(ARGS)
 
 .PHONY: proto
-proto: install ## compiles the gRPC door's inference.proto
-	@cd loaderd/gateway/grpc && $(abspath $(BIN))/python -m grpc_tools.protoc -I. --descriptor_set_out=inference.binpb inference.proto
+proto: install ## compiles the gRPC door's messages
+	@cd loaderd/gateway/grpc && $(abspath $(BIN))/python -m grpc_tools.protoc -I. --descriptor_set_out=compiled.binpb inference.proto health.proto
 
 .PHONY: lint
 lint: install ## style, types, who imports whom, migrations

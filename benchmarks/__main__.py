@@ -12,6 +12,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
+import httpx
 from rich.console import Console
 
 from benchmarks import document, environments, making, places, plot, processes, results
@@ -24,7 +25,7 @@ from benchmarks.report import legend, peers_block
 from benchmarks.results import LoadRow
 from benchmarks.summary import is_disturbed
 
-WARM_UP_SECONDS = 3.0
+WARM_UP_SECONDS = 3
 TRIES = 3  # of a run that something else disturbs
 CONNECTIONS = "1,8,32,64"
 
@@ -37,11 +38,13 @@ def main() -> int:
     parser.add_argument("--models", default=",".join(MODELS))
     parser.add_argument("--connections", default=CONNECTIONS)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=8.0, help="Of one run.")
+    parser.add_argument("--seconds", type=int, default=8, help="Of one run.")
     parser.add_argument("--tries", type=int, default=TRIES, help="Of a run that other programs disturb.")
     parser.add_argument("--append", action="store_true", help="Keep what was measured before, and add rounds to it.")
     parser.add_argument("--report", action="store_true", help="Measure nothing; write the document again.")
+    document.add_argument(parser)
     options = parser.parse_args()
+    processes.end_on_sigterm()
     file = places.bench_dir() / "peers.jsonl"
     if not options.report:
         try:
@@ -57,12 +60,12 @@ def main() -> int:
             file.unlink(missing_ok=True)
         levels = [int(level) for level in options.connections.split(",")]
         measure(peers, options.models.split(","), levels, options.rounds, options.seconds, options.tries, file)
-    write_document(file, options.seconds)
+    write_document(options.document, file, options.seconds)
     return 0
 
 
 def measure(
-    peers: list[Peer], models: list[str], levels: list[int], rounds: int, seconds: float, tries: int, file: Path
+    peers: list[Peer], models: list[str], levels: list[int], rounds: int, seconds: int, tries: int, file: Path
 ) -> None:
     """Every round asks every peer once at every concurrency, so that a drift of the machine hits them all."""
     making.make()
@@ -90,9 +93,7 @@ def _is_prepared(peer: Peer, file: Path) -> bool:
     return why_not is None
 
 
-def _measure_one(
-    peer: Peer, model: str, levels: list[int], number: int, seconds: float, tries: int, file: Path
-) -> None:
+def _measure_one(peer: Peer, model: str, levels: list[int], number: int, seconds: int, tries: int, file: Path) -> None:
     try:
         peer.start([model])
         peer.check(model)
@@ -111,7 +112,7 @@ def _measure_one(
                 if not is_disturbed(run):
                     break
         peer.check(model)
-    except (PeerFailed, DrivingFailed, AssertionError) as error:
+    except (PeerFailed, DrivingFailed, AssertionError, httpx.HTTPError) as error:
         console.print(f"  failed: {error}", markup=False)
         results.append(file, LoadRow(peer.name, model, 0, number, None, failed=str(error)[-600:]))
     finally:
@@ -126,14 +127,14 @@ def told(connections: int, run: Run) -> str:
     )
 
 
-def write_document(file: Path, seconds: float) -> None:
+def write_document(target: Path, file: Path, seconds: int) -> None:
     rows = results.read(file)
     environments.install(plot.ENVIRONMENT)
-    pictures = plot.peers(rows)
+    pictures = plot.peers(target, rows)
     kinds = {row.peer.partition("-")[0] for row in rows}
     block = peers_block(rows, {kind: _versions(kind) for kind in sorted(kinds)}, seconds, pictures)
-    document.write_block("bench-peers", legend() + "\n\n" + block)
-    console.print(f"written to {places.DOCUMENT}", markup=False)
+    document.write_block(target, "bench-peers", legend() + "\n\n" + block)
+    console.print(f"written to {target}", markup=False)
 
 
 def _versions(kind: str) -> str:

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -29,7 +30,7 @@ MODEL_COUNTS = (1, 2, 5, 10, 20, 50)
 CONNECTIONS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 ITEM_COUNTS = (1, 10, 100, 1000, 10_000)
 PER_SECOND = 400.0
-SECONDS = 8.0
+SECONDS = 8
 ITEM_MODELS = ("text", "digits", "keras")
 
 Row = dict[str, Any]
@@ -39,26 +40,28 @@ console = Console(highlight=False, soft_wrap=True)
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="models,connections,items")
-    parser.add_argument("--seconds", type=float, default=SECONDS, help="Of each point.")
+    parser.add_argument("--seconds", type=int, default=SECONDS, help="Of each point.")
+    document.add_argument(parser)
     options = parser.parse_args()
+    processes.end_on_sigterm()
     try:
         require_wrk()
     except DrivingFailed as error:
         console.print(str(error), markup=False)
         return 2
     making.make()
-    curves: dict[str, Callable[[float], list[Row]]] = {"models": models, "connections": connections, "items": items}
+    curves: dict[str, Callable[[int], list[Row]]] = {"models": models, "connections": connections, "items": items}
     file = places.bench_dir() / "curves.json"
     found: dict[str, list[Row]] = json.loads(file.read_text()) if file.exists() else {}
     for name in options.only.split(","):
         console.print(f"[bold]{name}")
         found[name] = curves[name](options.seconds)
         file.write_text(json.dumps(found, indent=1))
-    write_document(found)
+    write_document(options.document, found)
     return 0
 
 
-def models(seconds: float) -> list[Row]:
+def models(seconds: int) -> list[Row]:
     """Copies of the text model, each with a lineage and a process of its own."""
     rows: list[Row] = []
     server = Modelhub()
@@ -118,7 +121,7 @@ def add_copies(server: Modelhub, names: Sequence[str]) -> None:
     server.stack.manage("discover")
 
 
-def connections(seconds: float) -> list[Row]:
+def connections(seconds: int) -> list[Row]:
     rows: list[Row] = []
     server = Modelhub()
     try:
@@ -147,7 +150,7 @@ def connections(seconds: float) -> list[Row]:
     return rows
 
 
-def items(seconds: float) -> list[Row]:
+def items(seconds: int) -> list[Row]:
     """One connection; the ordinary program gets the same items in one call, with all threads that it likes."""
     rows: list[Row] = []
     server = Modelhub()
@@ -163,7 +166,7 @@ def items(seconds: float) -> list[Row]:
                     pids = server.pids()
                     drive(server.address, [call], 1, 1, headers=headers, server=pids)
                     run = drive(server.address, [call], 1, seconds, headers=headers, server=pids)
-                    rate = alone.rate(count, min(seconds, 3.0))
+                    rate = alone.rate(count, min(seconds, 3))
                     rows.append(
                         {
                             "model": name,
@@ -197,18 +200,19 @@ def _short(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def write_document(found: dict[str, list[Row]]) -> None:
+def write_document(target: Path, found: dict[str, list[Row]]) -> None:
     environments.install(plot.ENVIRONMENT)
     parts = []
     for name, write in (("models", models_part), ("connections", connections_part), ("items", items_part)):
         if found.get(name):
-            parts.append(write(found[name]))
-    document.write_block("curves", "\n\n".join(parts))
-    console.print(f"written to {places.DOCUMENT}", markup=False)
+            parts.append(write(target, found[name]))
+    document.write_block(target, "curves", "\n\n".join(parts))
+    console.print(f"written to {target}", markup=False)
 
 
-def models_part(rows: Sequence[Row]) -> str:
+def models_part(target: Path, rows: Sequence[Row]) -> str:
     picture = plot.draw(
+        target,
         "loaded-models",
         [
             plot.panel(f"{PER_SECOND:g} requests/s in all", "loaded models", "ms",
@@ -233,8 +237,9 @@ def models_part(rows: Sequence[Row]) -> str:
     )
 
 
-def connections_part(rows: Sequence[Row]) -> str:
+def connections_part(target: Path, rows: Sequence[Row]) -> str:
     picture = plot.draw(
+        target,
         "connections",
         [
             plot.panel("throughput", "connections", "requests/s", {"text": points(rows, "connections", "per_second")},
@@ -257,7 +262,7 @@ def connections_part(rows: Sequence[Row]) -> str:
     )
 
 
-def items_part(rows: Sequence[Row]) -> str:
+def items_part(target: Path, rows: Sequence[Row]) -> str:
     names = list(dict.fromkeys(row["model"] for row in rows))
     panels = []
     for name in names:
@@ -265,7 +270,7 @@ def items_part(rows: Sequence[Row]) -> str:
         lines = {"modelhub": points(of_model, "items", "p50_ms"),
                  "ordinary program": points(of_model, "items", "alone_ms")}  # fmt: skip
         panels.append(plot.panel(name, "items in a request", "ms", lines))
-    picture = plot.draw("items", panels)
+    picture = plot.draw(target, "items", panels)
     cells = [
         (row["model"], f"{row['items']:,}", f"{row['body_kb']:,.1f}", f"{row['p50_ms']:.2f}", f"{row['p99_ms']:.2f}",
          f"{row['items_per_second']:,.0f}", f"{row['alone_ms']:.2f}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -29,5 +30,13 @@ def replace_block(text: str, name: str, content: str) -> str:
     return pattern.sub(lambda _: f"{begin}\n\n{content.strip()}\n\n{end}", text, count=1)
 
 
-def write_block(name: str, content: str, document: Path = places.DOCUMENT) -> None:
+def write_block(document: Path, name: str, content: str) -> None:
+    """Into docs/performance.md, or into a copy of it, which is made when it is not there."""
+    if not document.exists():
+        document.write_text(places.DOCUMENT.read_text())
     document.write_text(replace_block(document.read_text(), name, content))
+
+
+def add_argument(parser: argparse.ArgumentParser) -> None:
+    said = "Where tables and pictures go; a copy of docs/performance.md is made when it is not there."
+    parser.add_argument("--document", type=Path, default=places.DOCUMENT, help=said)

@@ -70,14 +70,14 @@ def drive(
     address: str,
     calls: Sequence[Call],
     connections: int,
-    seconds: float,
+    seconds: int,
     *,
     headers: Mapping[str, str] | None = None,
     server: Sequence[int],
 ) -> Run:
     """Asks for `calls` in turn over `connections` keep-alive connections, each waiting for its answer (a closed loop).
 
-    server: the pids of the server. Raises DrivingFailed.
+    seconds: whole ones, as wrk wants. server: the pids of the server. Raises DrivingFailed.
     """
     with tempfile.NamedTemporaryFile("w", prefix="bench-", suffix=".tsv") as requests:
         requests.writelines(f"{call.path}\t{call.body}\n" for call in calls)
@@ -86,7 +86,7 @@ def drive(
         client = resource.getrusage(resource.RUSAGE_CHILDREN)
         own, busy, began = processes.cpu_seconds(server), processes.machine_busy_seconds(), time.perf_counter()
         done = subprocess.run(
-            [require_wrk(), "-t1", f"-c{connections}", f"-d{seconds:g}s", "--timeout", f"{TIMEOUT_SECONDS}s",
+            [require_wrk(), "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", f"{TIMEOUT_SECONDS}s",
              "-s", str(places.ROOM / "wrk.lua"), f"http://{address}/"],
             env={**os.environ, "REQUESTS": requests.name, "HEADERS": lines}, capture_output=True, text=True,
         )  # fmt: skip

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 import httpx
 from rich.console import Console
@@ -72,20 +73,22 @@ class Traffic:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10.0)
+    document.add_argument(parser)
     options = parser.parse_args()
+    processes.end_on_sigterm()
     making.make()
     seen, course = run(options.minutes * 60)
     traffic = {name: summed(each) for name, each in seen.items()}
     file = places.bench_dir() / "mixed.json"
     file.write_text(json.dumps({"traffic": {n: asdict(t) for n, t in traffic.items()}, "course": asdict(course)}))
     environments.install(plot.ENVIRONMENT)
-    document.write_block("mixed", part(options.minutes, traffic, course))
+    document.write_block(options.document, "mixed", part(options.document, options.minutes, traffic, course))
     for name, each in traffic.items():
         console.print(
             f"{name}: {each.asked} asked, {each.failed} failed {each.errors}, p99 {each.p99_ms:.1f} ms", markup=False
         )
     console.print(
-        f"memory {growth(course.pss_mb):+.1%}; {course.failures[:3]}; written to {places.DOCUMENT}", markup=False
+        f"memory {growth(course.pss_mb):+.1%}; {course.failures[:3]}; written to {options.document}", markup=False
     )
     return int(any(each.failed for each in traffic.values()) or bool(course.failures) or not is_flat(course.pss_mb))
 
@@ -195,8 +198,9 @@ def is_flat(values: Sequence[float]) -> bool:
     return growth(values) <= FLAT_SHARE
 
 
-def part(minutes: float, traffic: Mapping[str, Traffic], course: Course) -> str:
+def part(target: Path, minutes: float, traffic: Mapping[str, Traffic], course: Course) -> str:
     picture = plot.draw(
+        target,
         "mixed",
         [
             plot.panel(f"p99 of each {WINDOW_SECONDS:g} s", "seconds", "ms",

@@ -11,7 +11,7 @@ PROJECT_DIR = ROOM.parent
 SERVERS_DIR = ROOM / "servers"
 REQUIREMENTS_DIR = ROOM / "requirements"
 DOCUMENT = PROJECT_DIR / "docs" / "performance.md"
-PLOTS_DIR = PROJECT_DIR / "docs" / "performance"
+"""Its pictures lie in the folder of the same name beside it."""
 
 
 def bench_dir() -> Path:

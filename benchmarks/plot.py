@@ -16,7 +16,7 @@ from benchmarks.summary import CEILING, figures
 ENVIRONMENT = "plot"
 
 
-def peers(rows: Sequence[LoadRow]) -> list[Path]:
+def peers(document: Path, rows: Sequence[LoadRow]) -> list[Path]:
     """Requests per second and p99 over the concurrency: one panel for each model."""
     found = [figure for figure in figures(rows) if figure.peer != CEILING]
     pictures = []
@@ -32,7 +32,7 @@ def peers(rows: Sequence[LoadRow]) -> list[Path]:
                     lines.setdefault(figure.peer, []).append((figure.connections, getattr(figure, get)))
             if lines:
                 panels.append(panel(model, "connections", label, {k: sorted(v) for k, v in lines.items()}))
-        pictures.append(draw(name, panels))
+        pictures.append(draw(document, name, panels))
     return pictures
 
 
@@ -43,10 +43,10 @@ def panel(
     return {"title": title, "x": x, "y": y, "lines": lines, "log_x": log_x, "log_y": log_y}
 
 
-def draw(name: str, panels: Sequence[dict[str, Any]]) -> Path:
-    """Writes docs/performance/<name>.svg. The plot environment must be installed."""
-    places.PLOTS_DIR.mkdir(parents=True, exist_ok=True)
-    out = places.PLOTS_DIR / f"{name}.svg"
+def draw(document: Path, name: str, panels: Sequence[dict[str, Any]]) -> Path:
+    """Writes <document without suffix>/<name>.svg. The plot environment must be installed."""
+    out = document.with_suffix("") / f"{name}.svg"
+    out.parent.mkdir(parents=True, exist_ok=True)
     subprocess.run(
         [str(environments.python_of(ENVIRONMENT)), str(places.ROOM / "drawing.py"), str(out)],
         input=json.dumps(list(panels)), text=True, check=True,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -84,6 +85,11 @@ def end(mark: str) -> None:
     for pid in of(mark):
         _send(pid, signal.SIGKILL)
     _wait_until_gone(mark, _KILL_SECONDS)
+
+
+def end_on_sigterm() -> None:
+    """A benchmark that is told to end still ends its servers."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
 def _wait_until_gone(mark: str, seconds: float) -> None:

@@ -16,7 +16,7 @@ from benchmarks.summary import FOREIGN_LIMIT, OURS, Figure, compared, figures
 from benchmarks.targets import verdicts
 
 
-def peers_block(rows: Sequence[LoadRow], versions: Mapping[str, str], seconds: float, pictures: Sequence[Path]) -> str:
+def peers_block(rows: Sequence[LoadRow], versions: Mapping[str, str], seconds: int, pictures: Sequence[Path]) -> str:
     """Everything that `make bench-peers` writes. versions: by kind of peer, a phrase each."""
     found = figures(rows)
     peers = [name for name in KINDS if name in {row.peer.partition("-")[0] for row in rows}]
@@ -36,12 +36,12 @@ def peers_block(rows: Sequence[LoadRow], versions: Mapping[str, str], seconds: f
     return "\n\n".join(parts)
 
 
-def setting(rows: Sequence[LoadRow], seconds: float) -> str:
+def setting(rows: Sequence[LoadRow], seconds: int) -> str:
     rounds = len({row.round for row in rows})
     return (
         f"Measured on {time.strftime('%Y-%m-%d', time.gmtime())}: {os.cpu_count()} cores ({processor()}), "
         f"{memory_gb():.0f} GB, no GPU, Linux {platform.release()}, Python {platform.python_version()}. "
-        f"{rounds} rounds of {seconds:g} s each; in a round the peers take turns. Client and server share the cores."
+        f"{rounds} rounds of {seconds} s each; in a round the peers take turns. Client and server share the cores."
     )
 
 

@@ -16,6 +16,7 @@ from transformers import (
     BertTokenizerFast,
 )
 
+from samples.email_writer import train_email_gpt
 from samples.emails import Examples, examples
 from samples.trainer import SEED, Progress, Trained, main
 
@@ -112,6 +113,7 @@ def _answers(folder: Path, texts: list[str]) -> list[int]:
 TRAINS = {
     "sentiment-bert-v1.0": partial(train_bert, "sentiment"),
     "intent-bert-v1.0": partial(train_bert, "intent"),
+    "email-gpt-v1.0": train_email_gpt,
 }
 
 if __name__ == "__main__":

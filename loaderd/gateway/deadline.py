@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Deadline:
     """seconds: the limit that was set, for the sentence of who passes it. at: by the event loop's clock."""
 

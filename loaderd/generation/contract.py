@@ -114,12 +114,16 @@ class Decoder(Protocol):
 
 
 class Vocabulary(Protocol):
-    """Text to tokens and back; from any thread. size: tokens are below it. ends: tokens that end a text. max_tokens:
-    how many a prompt and its text may have together; None: no limit is known."""
+    """Text to tokens and back; from any thread.
+
+    size: tokens are below it. ends: tokens that end a text. max_tokens: how many a prompt and its text may have
+    together; None: no limit is known. max_characters: a longer prompt cannot fit, so that nobody has to read it first.
+    """
 
     size: int
     ends: frozenset[int]
     max_tokens: int | None
+    max_characters: int
 
     def tokens_of(self, text: str) -> list[int]:
         """The tokens that a text begins a prompt with."""

@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 DEFAULT_ACTIVE = 8
 MOST_ACTIVE = 32  # beyond it a step takes so long that everybody notices
+TOO_LONG = "context_length_exceeded"
 DEFAULT_NEW_TOKENS = 1024  # of a request that names no limit, for a model that has none
 
 
@@ -117,12 +118,11 @@ class _Request:
         self.writing = Writing(asked.texts)
         prompts = _prompts(asked, vocabulary)
         self.texts: list[_Text] = []
-        for at, prompt in enumerate(prompts):
-            max_tokens = _room(prompt, asked.max_tokens, vocabulary.max_tokens)
+        for at, (prompt, max_tokens) in enumerate(prompts):
             begins = _echoed(asked, at, vocabulary)
             for _ in range(asked.n):
                 self.texts.append(_Text(self, len(self.texts), prompt, max_tokens, begins))
-        self.prompt_tokens = sum(map(len, prompts))
+        self.prompt_tokens = sum(len(prompt) for prompt, _ in prompts)
         self.unfinished = len(self.texts)
         self.is_over = False  # its last event is out
         self._whole: list[dict[str, Any]] = [
@@ -340,29 +340,47 @@ def _is_wanted(text: _Text) -> bool:
     return not text.request.writing.cancelled and not text.request.is_over
 
 
-def _prompts(asked: Asked, vocabulary: Vocabulary) -> list[list[int]]:
+def _prompts(asked: Asked, vocabulary: Vocabulary) -> list[tuple[list[int], int]]:
+    """The tokens of each prompt, and how many its texts may have. Raises InvalidInput."""
     for token in asked.logit_bias:
         if token >= vocabulary.size:
             raise refused(
                 "logit_bias", f"logit_bias has the token {token}; the model has those below {vocabulary.size}."
             )
     if asked.messages is not None:
-        return [vocabulary.conversation(asked.messages)]
+        _require_short(sum(len(message["content"]) for message in asked.messages), "messages", vocabulary)
+        prompt = vocabulary.conversation(asked.messages)
+        return [(prompt, _room(prompt, asked, vocabulary.max_tokens))]
     prompts = []
-    for at, prompt in enumerate(asked.prompts):
-        tokens = vocabulary.tokens_of(prompt) if isinstance(prompt, str) else list(prompt)
-        if not tokens:
+    for at, given in enumerate(asked.prompts):
+        if isinstance(given, str):
+            _require_short(len(given), "prompt", vocabulary)
+        prompt = vocabulary.tokens_of(given) if isinstance(given, str) else list(given)
+        if not prompt:
             raise refused("prompt", f"Prompt {at} has no tokens; the model needs at least one word.")
-        if max(tokens) >= vocabulary.size:
+        if max(prompt) >= vocabulary.size:
             raise refused(
-                "prompt", f"Prompt {at} has the token {max(tokens)}; the model has those below {vocabulary.size}."
+                "prompt", f"Prompt {at} has the token {max(prompt)}; the model has those below {vocabulary.size}."
             )
-        prompts.append(tokens)
+        prompts.append((prompt, _room(prompt, asked, vocabulary.max_tokens)))
     return prompts
 
 
-def _room(prompt: list[int], wanted: int | None, limit: int | None) -> int:
+def _require_short(characters: int, param: str, vocabulary: Vocabulary) -> None:
+    """Raises InvalidInput for a text that passes the context however it is read."""
+    if characters > vocabulary.max_characters:
+        context = "" if vocabulary.max_tokens is None else f", which is a context of {vocabulary.max_tokens} tokens"
+        raise InvalidInput(
+            f"The model reads at most {vocabulary.max_characters} characters{context}; "
+            f"the request has {characters}. Shorten it.",
+            param=param,
+            reason=TOO_LONG,
+        )
+
+
+def _room(prompt: list[int], asked: Asked, limit: int | None) -> int:
     """How many tokens the text may have; raises InvalidInput when the prompt and what is wanted pass the limit."""
+    wanted = asked.max_tokens
     if limit is None:
         return wanted or DEFAULT_NEW_TOKENS
     left = limit - len(prompt)
@@ -372,7 +390,7 @@ def _room(prompt: list[int], wanted: int | None, limit: int | None) -> int:
             f"The model's context is {limit} tokens; the request has {len(prompt)}{more}. "
             "Shorten the prompt or lower max_tokens.",
             param="messages" if wanted is None else "max_tokens",
-            reason="context_length_exceeded",
+            reason=TOO_LONG,
         )
     return wanted or left
 

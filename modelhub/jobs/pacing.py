@@ -21,6 +21,7 @@ MOST_ROWS = 256
 FIRST_ROWS = 4
 MOST_BYTES = 1 << 20  # of one request's inputs
 _GROWTH = 1.5
+_FORGETTING = 1.02
 _ON_ITS_WAY_SECONDS = 0.05  # from the model's process to here
 _REMEMBERED = 4096
 
@@ -29,12 +30,16 @@ class Pace:
     """Rows of the next request by the time that the last ones took in the model. Threads may share it.
 
     most_rows: never more. is_busy: whether somebody else asks the model; see `Others`.
+
+    What a request takes has two parts: waiting for others, which says nothing, and being computed. So what computing
+    takes is judged by the quickest requests of late.
     """
 
     def __init__(self, most_rows: int | None = None, is_busy: Callable[[], bool] = lambda: False) -> None:
         self._most_rows = most_rows or MOST_ROWS
         self._is_busy = is_busy
-        self._row_seconds = 0.0  # of the model, in a request of the size that was asked last
+        self._least_seconds = float("inf")  # of any request
+        self._row_seconds = float("inf")  # of the quickest request, by its rows
         self._rows = FIRST_ROWS
         self._lock = threading.Lock()
 
@@ -42,21 +47,24 @@ class Pace:
     def rows(self) -> int:
         with self._lock:
             wanted = self._rows
-            if self._row_seconds and self._is_busy():
-                wanted = min(wanted, int(BUSY_SECONDS / self._row_seconds))
+            if self._is_busy():
+                wanted = min(self._most_rows, int(BUSY_SECONDS / self._row_seconds))
             return max(1, min(wanted, self._most_rows))
 
     def took(self, rows: int, seconds: float) -> float:
         """After a request of so many rows that took the model so long: seconds to rest before the next one."""
         is_busy = self._is_busy()
         with self._lock:
-            self._row_seconds = seconds / rows
-            aimed = BUSY_SECONDS if is_busy else QUIET_SECONDS
-            if seconds > aimed:
-                self._rows = max(1, int(rows * aimed / seconds))
-            elif rows >= self._rows and seconds < aimed / _GROWTH:
+            self._least_seconds = min(seconds, self._least_seconds * _FORGETTING)
+            self._row_seconds = min(seconds / rows, self._row_seconds * _FORGETTING)
+            if is_busy:
+                computed = min(seconds, self._least_seconds + rows * self._row_seconds)
+                return computed * (1 / BUSY_SHARE - 1)
+            if seconds > QUIET_SECONDS:
+                self._rows = max(1, int(rows * QUIET_SECONDS / seconds))
+            elif rows >= self._rows and seconds < QUIET_SECONDS / _GROWTH:
                 self._rows = min(self._most_rows, int(self._rows * _GROWTH) + 1)
-        return seconds * (1 / BUSY_SHARE - 1) if is_busy else 0.0
+            return 0.0
 
 
 class Others:

@@ -1,5 +1,7 @@
 """Jobs by the API: what is taken, who may see what, what is cancelled, removed and downloaded."""
 
+# ruff: noqa: F811 (fixtures are imported by name)
+
 from __future__ import annotations
 
 import io
@@ -68,7 +70,7 @@ def told(answer: Any) -> tuple[int, str, str]:
     return answer.status_code, error["code"], error["message"]
 
 
-def test_a_file_becomes_a_job_and_a_result(as_: As, version: ModelVersion, model: Model) -> None:  # noqa: F811
+def test_a_file_becomes_a_job_and_a_result(as_: As, version: ModelVersion, model: Model) -> None:
     api = as_("operator")
     answer = ask(api)
     assert answer.status_code == 202
@@ -92,7 +94,7 @@ def test_a_file_becomes_a_job_and_a_result(as_: As, version: ModelVersion, model
     ]
 
 
-def test_formats_and_options(as_: As, version: ModelVersion, model: Model) -> None:  # noqa: F811
+def test_formats_and_options(as_: As, version: ModelVersion, model: Model) -> None:
     written = io.BytesIO()
     pq.write_table(pa.table({"id": [1, 2], "body": ["a", "b"]}), written)
     api = as_("operator")
@@ -176,7 +178,7 @@ class TestWho:
         assert not list(jobs_dir().glob("*"))
 
     @pytest.fixture
-    def job(self, as_: As, version: ModelVersion, model: Model) -> Any:  # noqa: F811
+    def job(self, as_: As, version: ModelVersion, model: Model) -> Any:
         job = ask(as_("operator")).json()
         run_all()
         return job
@@ -260,7 +262,7 @@ def test_cancelling_and_removing_leave_entries(as_: As, version: ModelVersion) -
 def test_a_result_comes_in_ranges(
     as_: As,
     version: ModelVersion,
-    model: Model,  # noqa: F811
+    model: Model,
     asked: str,
     wanted: Any,
     span: str | None,

@@ -19,7 +19,7 @@ def test_growth_is_the_last_quarter_beside_the_second_one() -> None:
 
 
 def test_the_part_tells_errors_failures_and_growth(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mixed.plot, "draw", lambda name, panels: Path("docs/performance/mixed.svg"))
+    monkeypatch.setattr(mixed.plot, "draw", lambda document, name, panels: Path("docs/performance/mixed.svg"))
     course = Course(
         at=[5.0 * n for n in range(8)],
         pss_mb=[100.0] * 8,
@@ -28,7 +28,9 @@ def test_the_part_tells_errors_failures_and_growth(monkeypatch: pytest.MonkeyPat
         switch_seconds=[0.1],
         failures=["activate: 500"],
     )
-    text = part(10, {"text": Traffic(1000, 2, 1.5, 9.0, 30.0, [(10.0, 9.0)], ["500 x"])}, course)
+    text = part(
+        Path("docs/performance.md"), 10, {"text": Traffic(1000, 2, 1.5, 9.0, 30.0, [(10.0, 9.0)], ["500 x"])}, course
+    )
     assert "| text | 100 | 1,000 | 2 | 1.50 | 9.0 | 30 |" in text
     assert "| gateway | 50 | +0.0% |" in text
     assert "1 of these commands failed." in text

@@ -15,7 +15,7 @@ ROWS = [
 
 
 def test_the_block_tells_figures_targets_versions_and_what_was_not_measured() -> None:
-    block = peers_block(ROWS, {"fastapi": "fastapi 1.2"}, 8.0, [Path("docs/performance/throughput.svg")])
+    block = peers_block(ROWS, {"fastapi": "fastapi 1.2"}, 8, [Path("docs/performance/throughput.svg")])
     assert "| **modelhub** | 5,100 ±2% (1.5 / 4) | 0 | 100 |" in block
     assert "| triton-batch | 2,000 (8 / 11) ~ | 0 | 100 |" in block
     assert block.index("**modelhub**") < block.index("| triton-batch |") < block.index("| fastapi-async |")

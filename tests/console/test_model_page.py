@@ -271,6 +271,27 @@ class TestOverview:
             assert told in shown
         assert 'data-mh-age="until"' in shown, "when its keep-alive ends"
 
+    def test_how_it_serves_and_how_its_cache_helps(
+        self, admin: Client, loaderd: LoaderStatus, make_loaded: MakeVersion
+    ) -> None:
+        version = make_loaded("v2", instances=4, threads=2, max_queue=16, precision="int8")
+        shown = tab(admin, version, "overview")
+        assert "4 processes, 2 threads, in 8-bit integers" in shown
+        assert "up to 64 inputs in a call, 16 predictions waiting" in shown
+        assert "computed each time" in shown
+        assert "mh-clear-cache" not in shown
+        LoaderStatus.objects.update(facts={"limits": {"cache_enabled": True, "cache_ttl_seconds": 60.0}})
+        Sample.objects.create(version=version, at=timezone.now(), seconds=10, cache_hits=9, cache_misses=1)
+        looks.forget()
+        shown = tab(admin, version, "overview")
+        assert "kept for 60" in shown
+        assert "90.0 %" in shown or "90%" in shown, shown
+        assert "mh-clear-cache" in shown
+        assert "From the cache" in tab(admin, version, "metrics")
+        ModelVersion.objects.filter(pk=version.pk).update(cache_enabled=False)
+        looks.forget()
+        assert "computed each time" in tab(admin, version, "overview")
+
 
 class TestMetrics:
     def measured(self, version: ModelVersion, ages: list[int]) -> None:

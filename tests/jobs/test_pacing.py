@@ -30,8 +30,11 @@ def test_others_make_requests_short_and_leave_room_between_them() -> None:
     assert settle(pace, 0.0004, 0.00005) == MOST_ROWS
     is_busy = True
     assert pace.rows * 0.00005 <= BUSY_SECONDS  # the very next one is short
-    rest = pace.took(20, 0.002)
-    assert abs(0.002 / (0.002 + rest) - BUSY_SHARE) < 1e-9
+    rest = pace.took(20, 0.001)
+    assert abs(0.001 / (0.001 + rest) - BUSY_SHARE) < 1e-9
+    waited = pace.took(20, 0.5)  # most of it behind others: that is no reason to rest longer
+    assert waited < 3 * rest
+    assert pace.rows > 10
     is_busy = False
     assert pace.took(20, 0.002) == 0.0
 

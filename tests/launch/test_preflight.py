@@ -68,6 +68,18 @@ def test_two_doors_on_one_port_are_refused(tmp_path: Path) -> None:
     assert "both 9000" in line
 
 
+def test_grpc_on_the_port_of_another_door_is_refused(tmp_path: Path) -> None:
+    (line,) = problems(settings(tmp_path, WEB_PORT=9000, GRPC_PORT=9000))
+    assert line == "WEB_PORT and GRPC_PORT are both 9000; set one of them to another port, or GRPC_PORT to 0."
+    (line,) = problems(settings(tmp_path, INFERENCE_PORT=9001, GRPC_PORT=9001))
+    assert "both 9001" in line
+
+
+def test_grpc_without_its_port_does_not_stop_the_start(tmp_path: Path, taken_port: int) -> None:
+    for port in (taken_port, 0):
+        preflight.check(settings(tmp_path, GRPC_PORT=port))
+
+
 def test_a_store_whose_parent_is_missing_is_not_made_up(tmp_path: Path) -> None:
     (line,) = problems(settings(tmp_path, MODELS_DIR=tmp_path / "not-mounted" / "models"))
     assert line.startswith("MODELS_DIR: ")

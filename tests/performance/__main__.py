@@ -23,6 +23,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import document
 from benchmarks.driving import DrivingFailed, require_wrk
 from benchmarks.models import MODELS
 from loaderd.protocol import ArtifactFile, ModelSpec
@@ -224,6 +225,9 @@ def make_store(folder: Path) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="loads,inference", help="Parts, comma-separated.")
+    parser.add_argument(
+        "--document", type=Path, help="Also writes the inference part's table there: docs/performance.md."
+    )
     parser.add_argument("--models", default=",".join(MODELS), help="Of the inference part.")
     options = parser.parse_args()
     parts = options.only.split(",")
@@ -236,8 +240,22 @@ def main() -> int:
             return 2
     figures = loads(console) if "loads" in parts else []
     if "inference" in parts:
-        inference.measure(adder(figures), options.models.split(","))
+        costs: list[Figure] = []
+        inference.measure(adder(costs), options.models.split(","))
+        if options.document:
+            document.write_block(options.document, "bench", document.table(HEAD, [row(figure) for figure in costs]))
+        figures += costs
     return report(figures, console)
+
+
+HEAD = ("figure", "value", "target", "kept", "detail")
+
+
+def row(figure: Figure) -> tuple[str, str, str, str, str]:
+    target = "" if figure.target is None else f"≤ {figure.target:.4g}"
+    kept = "" if figure.target is None else ("yes" if figure.is_kept else "NO")
+    value = f"{figure.value:,.0f}" if figure.value >= 1000 else f"{figure.value:.3g}"
+    return figure.name, f"{value} {figure.unit}", target, kept, figure.detail
 
 
 def adder(figures: list[Figure]) -> inference.Add:
@@ -272,11 +290,9 @@ def loads(console: Console) -> list[Figure]:
 
 def report(figures: list[Figure], console: Console) -> int:
     """The exit status: 1 when a target is missed."""
-    table = Table("figure", "value", "target", "kept", "detail", title="bench, ratios within one run")
+    table = Table(*HEAD, title="bench, ratios within one run")
     for figure in figures:
-        target = "" if figure.target is None else f"≤ {figure.target:g}"
-        kept = "" if figure.target is None else ("yes" if figure.is_kept else "NO")
-        table.add_row(figure.name, f"{figure.value:.4g} {figure.unit}", target, kept, figure.detail)
+        table.add_row(*row(figure))
     console.print(table)
     from modelhub.conf import config
 

@@ -18,7 +18,7 @@ from benchmarks.models import MODELS, items_of
 from benchmarks.peers.modelhub import Modelhub
 
 CONNECTIONS = (1, 8, 32, 64)
-RUN_SECONDS = 5.0
+RUN_SECONDS = 5
 LIMIT_SECONDS = 1.5
 OVERHEAD_RUNS = 5
 IDLE_SECONDS = 20.0
@@ -64,7 +64,7 @@ def measure(add: Add, models: Sequence[str] = tuple(MODELS)) -> None:
 def load_curve(server: Modelhub, name: str, add: Add) -> float:
     """The requests per second of the best concurrency. Raises AssertionError when an answer is no 200."""
     server.check(name)
-    drive_once(server, name, 8, 2.0)
+    drive_once(server, name, 8, 2)
     rates = []
     for connections in CONNECTIONS:
         counted = server.counts(MODELS[name])
@@ -96,7 +96,7 @@ def overhead_of(server: Modelhub, name: str) -> Overhead:
     found = []
     for _ in range(OVERHEAD_RUNS):
         counted = server.counts(MODELS[name])
-        run = drive_once(server, name, 1, 3.0)
+        run = drive_once(server, name, 1, 3)
         during = server.counts(MODELS[name]).since(counted)
         found.append(Overhead(run.mean_ms * 1e3, during.request_seconds / during.requests * 1e6, run.p50_ms * 1e3))
     return min(found, key=lambda overhead: overhead.door_us)
@@ -125,6 +125,6 @@ def idle(server: Modelhub, add: Add) -> None:
         f"{memory.processes} processes, {memory.uss_mb} MiB of their own")  # fmt: skip
 
 
-def drive_once(server: Modelhub, name: str, connections: int, seconds: float) -> Run:
+def drive_once(server: Modelhub, name: str, connections: int, seconds: int) -> Run:
     calls = [Call.of(server.path(name), server.body(MODELS[name], [item])) for item in items_of(name)]
     return drive(server.address, calls, connections, seconds, headers=server.headers(), server=server.pids())

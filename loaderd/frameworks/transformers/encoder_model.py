@@ -17,6 +17,7 @@ from loaderd.frameworks.base import PRECISIONS, TOKENS, Artifact, TensorSpec
 from loaderd.frameworks.inputs import texts
 from loaderd.frameworks.precision import Tolerance, differences
 from loaderd.frameworks.transformers.checkpoint import Checkpoint
+from loaderd.frameworks.transformers.mapped import let_go
 from loaderd.frameworks.transformers.networks import Network, PaddedNetwork, Tokens
 from loaderd.frameworks.transformers.packed import NotPackable, PackedNetwork
 from loaderd.frameworks.transformers.text_model import TextModel
@@ -71,7 +72,7 @@ class EncoderModel(TextModel):
         super().__init__(artifact, checkpoint, outputs, labels)
         self._tokens = TokenEncoder(checkpoint)
         self._network: Network = PaddedNetwork(checkpoint)
-        self._settle(artifact.precision)
+        self._settle(artifact)
 
     @abstractmethod
     def answer_micro_batch(self, network: Network, batch: MicroBatch) -> dict[str, np.ndarray]:
@@ -107,12 +108,12 @@ class EncoderModel(TextModel):
         types = list(columns[TYPES]) if TYPES in columns else None
         return self.answer_micro_batch(self._network, MicroBatch(list(columns[IDS]), types, columns))
 
-    def _settle(self, precision: str) -> None:
+    def _settle(self, artifact: Artifact) -> None:
         """Puts the fastest network that answers the same in the place of the padded one, in the precision asked for.
 
         Raises LoadFailed when that precision's answers are too far from the full one's.
         """
-        checkpoint = self.checkpoint
+        checkpoint, precision = self.checkpoint, artifact.precision
         packed = None
         items = list(self.trial_texts()[: None if precision else SAME_TRIALS])
         if precision:
@@ -138,6 +139,7 @@ class EncoderModel(TextModel):
         if packed is not None:
             packed.keep()
             checkpoint.free_encoder()
+            let_go(artifact.directory)
 
     def trial_texts(self) -> tuple[str, ...]:
         return TRIALS

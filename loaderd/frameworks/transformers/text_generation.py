@@ -20,6 +20,7 @@ from loaderd.generation.contract import Generation
 from loaderd.generation.engine import Engine
 
 DEFAULT_NEW_TOKENS = 50
+MAX_CHARACTERS = 1_000_000  # of a prompt, for a model without a limit of its own
 
 
 class TextGenerator(TextModel):
@@ -85,6 +86,8 @@ class Words:
         self._backend.no_padding()
         self.size = int(checkpoint.network.get_input_embeddings().weight.shape[0])
         self.max_tokens = checkpoint.max_tokens
+        longest = max(map(len, self._backend.get_vocab()))
+        self.max_characters = MAX_CHARACTERS if self.max_tokens is None else self.max_tokens * longest
         ends = checkpoint.network.generation_config.eos_token_id
         known = [*(ends if isinstance(ends, list) else [ends]), self._tokenizer.eos_token_id]
         self.ends = frozenset(int(token) for token in known if token is not None)

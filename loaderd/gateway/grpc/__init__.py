@@ -62,7 +62,7 @@ async def start(host: str, port: int, predictor: Predictor, access: Access, *, b
     counts = DoorCounts()
     service = Service(predictor, access, budget or Budget(), counts)
     server = aio.server(
-        handlers=[service.handlers()],
+        handlers=service.handlers(),
         maximum_concurrent_rpcs=MAX_CALLS,
         compression=Compression.NoCompression,  # of answers; requests may come compressed
         options=[

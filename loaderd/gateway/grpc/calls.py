@@ -11,10 +11,10 @@ from typing import Any
 from google.protobuf import json_format
 
 import loaderd
-from loaderd.errors import UnknownModel
+from loaderd.errors import LoaderdError, UnknownModel
 from loaderd.gateway.access import Caller
 from loaderd.gateway.grpc import transcoding
-from loaderd.gateway.grpc.messages import message_class
+from loaderd.gateway.grpc.messages import SERVICE, message_class
 from loaderd.gateway.model_config import model_config
 from loaderd.gateway.oip import EXTENSIONS
 from loaderd.gateway.predicting import Predictor
@@ -24,8 +24,14 @@ from loaderd.gateway.statistics import statistics
 Call = Callable[[Any, Caller], Awaitable[Any]]
 
 
+class UnknownService(LoaderdError):
+    code = "unknown_service"
+    http_status = 404
+
+
 class Calls:
-    """Named as in inference.proto. ServerLive and ServerReady are asked without a token, so with no caller's rights."""
+    """Named as in inference.proto and health.proto. Those of health are asked without a token, so with nobody's
+    rights."""
 
     def __init__(self, predictor: Predictor) -> None:
         self._predictor = predictor
@@ -37,6 +43,13 @@ class Calls:
 
     async def server_ready(self, request: Any, caller: Caller) -> Any:
         return _message("ServerReadyResponse", ready=self._supervisor.has_routes)
+
+    async def check(self, request: Any, caller: Caller) -> Any:
+        """What orchestrators ask: ready or not, of the server or of its only service."""
+        if request.service not in ("", SERVICE.full_name):
+            raise UnknownService(f'There is no service "{request.service}" here; there is {SERVICE.full_name}.')
+        status = "SERVING" if self._supervisor.has_routes else "NOT_SERVING"
+        return _message("grpc.health.v1.HealthCheckResponse", status=status)
 
     async def model_ready(self, request: Any, caller: Caller) -> Any:
         """An unknown model is not ready: who waits for one that is yet to be registered asks the same question."""

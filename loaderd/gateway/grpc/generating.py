@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 
+from loaderd import wire
 from loaderd.errors import InvalidInput
 from loaderd.gateway.grpc import transcoding
 from loaderd.generation.asked import Asked
@@ -44,7 +45,8 @@ def _text(asked: transcoding.Asked) -> str:
     )
     if not is_one_text:
         raise InvalidInput(
-            f'A request with the parameter "{STREAM_PARAMETER}" needs one input, "{TEXT_INPUT}", of BYTES with one text.'
+            f'A request with the parameter "{STREAM_PARAMETER}" needs one input, "{TEXT_INPUT}", of BYTES with '
+            "one text."
         )
     try:
         return data[4:].decode()
@@ -52,27 +54,26 @@ def _text(asked: transcoding.Asked) -> str:
         raise InvalidInput(f'Input "{TEXT_INPUT}" is no UTF-8: {error}.', input=TEXT_INPUT) from None
 
 
-def piece(asked: transcoding.Asked, version: str, told: dict[str, Any]) -> Iterator[list[bytes | memoryview]]:
-    """A serialised ModelInferResponse, in pieces, for what a PART message tells: a piece of text, with why it ended."""
-    for choice in told["choices"]:
+def responses(asked: transcoding.Asked, version: str, told: wire.Message) -> Iterator[list[bytes | memoryview]]:
+    """Serialised ModelInferResponses for a message of the model's process: of a PART one for each piece of text, of the
+    ANSWER one without text that says how many tokens it came to."""
+    content = orjson.loads(told.body)
+    for choice in content.get("choices", ()):
         text = choice["text"].encode()
-        response = _response(asked, version)
+        response = _response(asked, version, is_final=False)
         if choice["finish_reason"] is not None:
             response.parameters["finish_reason"].string_param = choice["finish_reason"]
         response.outputs.add(name=TEXT_OUTPUT, datatype="BYTES", shape=[1])
-        response.parameters[transcoding.FINAL_PARAMETER].bool_param = False
         response.raw_output_contents.append(struct.pack("<I", len(text)) + text)
+        yield [response.SerializeToString()]
+    if told.kind != wire.Kind.PART:
+        response = _response(asked, version, is_final=True)
+        for name, count in content["usage"].items():
+            response.parameters[name].int64_param = count
         yield [response.SerializeToString()]
 
 
-def end(asked: transcoding.Asked, version: str, told: dict[str, Any]) -> list[bytes | memoryview]:
-    """The last response: no text, but how many tokens it came to."""
-    response = _response(asked, version)
-    for name, count in told["usage"].items():
-        response.parameters[name].int64_param = count
-    response.parameters[transcoding.FINAL_PARAMETER].bool_param = True
-    return [response.SerializeToString()]
-
-
-def _response(asked: transcoding.Asked, version: str) -> Any:
-    return transcoding.ModelInferResponse(model_name=asked.name, model_version=version, id=asked.request_id)
+def _response(asked: transcoding.Asked, version: str, *, is_final: bool) -> Any:
+    response = transcoding.ModelInferResponse(model_name=asked.name, model_version=version, id=asked.request_id)
+    response.parameters[transcoding.FINAL_PARAMETER].bool_param = is_final
+    return response

@@ -1,4 +1,4 @@
-"""The messages and calls of `inference.proto`, from its compiled form.
+"""The messages and calls of `inference.proto` and `health.proto`, from their compiled form.
 
 They live in a pool of descriptors of their own, so that a process may also import a client's classes of the same names.
 """
@@ -15,18 +15,19 @@ from google.protobuf.message_factory import GetMessageClass
 
 from loaderd.errors import InvalidInput
 
-COMPILED = Path(__file__).with_name("inference.binpb")
+COMPILED = Path(__file__).with_name("compiled.binpb")
 
 _POOL = DescriptorPool()
 for _file in descriptor_pb2.FileDescriptorSet.FromString(COMPILED.read_bytes()).file:
     _POOL.Add(_file)
 
 SERVICE = _POOL.FindServiceByName("inference.GRPCInferenceService")
+HEALTH = _POOL.FindServiceByName("grpc.health.v1.Health")
 
 
 def message_class(name: str) -> Any:
-    """The class of a message, such as "ModelInferRequest"."""
-    return GetMessageClass(_POOL.FindMessageTypeByName(f"inference.{name}"))
+    """The class of a message of inference.proto, such as "ModelInferRequest", or of a full name."""
+    return GetMessageClass(_POOL.FindMessageTypeByName(name if "." in name else f"inference.{name}"))
 
 
 def parsed(kind: Any, data: bytes) -> Any:

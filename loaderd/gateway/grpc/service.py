@@ -26,7 +26,7 @@ from loaderd.gateway.deadline import Deadline
 from loaderd.gateway.grpc import transcoding
 from loaderd.gateway.grpc.calls import Call, Calls
 from loaderd.gateway.grpc.memory import Memory
-from loaderd.gateway.grpc.messages import SERVICE, message_class, parsed
+from loaderd.gateway.grpc.messages import HEALTH, SERVICE, message_class, parsed
 from loaderd.gateway.grpc.statuses import abort
 from loaderd.gateway.grpc.streams import BULK_METADATA, Streams
 from loaderd.gateway.metrics import DoorCounts
@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 Work = Callable[[Any, Any], Awaitable[Any]]
 """Called with the call's requests and its context; returns the answer, or None where it has written its own."""
 
-_WITHOUT_TOKEN = {"ServerLive", "ServerReady"}
+_WITHOUT_TOKEN = {"ServerLive", "ServerReady", "Check"}
 _WHY_NOT = {
     "SharedMemory": "shared memory is not offered: the models' processes take tensors as messages only; send raw "
     "contents",
@@ -53,30 +53,35 @@ class Service:
     def __init__(self, predictor: Predictor, access: Access, budget: Budget, counts: DoorCounts) -> None:
         self.streams = Streams(self)
         self.memory = Memory(budget)
-        self._predictor = predictor
+        self.predictor = predictor
         self._access = access
         self._counts = counts
         self._calls = Calls(predictor)
 
-    def handlers(self) -> grpc.GenericRpcHandler:
-        methods = {method.name: self._handler(method.name) for method in SERVICE.methods}
-        return grpc.method_handlers_generic_handler(SERVICE.full_name, methods)
+    def handlers(self) -> list[grpc.GenericRpcHandler]:
+        return [
+            grpc.method_handlers_generic_handler(
+                service.full_name, {method.name: self._handler(method) for method in service.methods}
+            )
+            for service in (SERVICE, HEALTH)
+        ]
 
-    def _handler(self, name: str) -> Any:
+    def _handler(self, method: Any) -> Any:
+        name = method.name
         if name == "ModelStreamInfer":
             return grpc.stream_stream_rpc_method_handler(_ending(name, self._model_stream_infer))
         if name == "ModelInfer":
             return grpc.stream_unary_rpc_method_handler(_ending(name, self._model_infer))
         call = getattr(self._calls, re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower(), None)
-        work = self._answering(name, call) if call else self._refusing(name)
+        work = self._answering(method, call) if call else self._refusing(name)
         return grpc.stream_unary_rpc_method_handler(_ending(name, work))
 
-    def _answering(self, name: str, call: Call) -> Work:
-        request_class = message_class(SERVICE.methods_by_name[name].input_type.name)
+    def _answering(self, method: Any, call: Call) -> Work:
+        request_class = message_class(method.input_type.full_name)
 
         async def answer(_: object, context: Any) -> bytes:
             with self.counted():
-                caller = NOBODY if name in _WITHOUT_TOKEN else self.caller(context)
+                caller = NOBODY if method.name in _WITHOUT_TOKEN else self.caller(context)
                 message = await self._message(context, self.deadline())
                 answered = await call(parsed(request_class, message), caller)
                 return cast(bytes, answered.SerializeToString())
@@ -102,14 +107,15 @@ class Service:
             async with self.memory.holding(message, deadline) as held_bytes:
                 asked = transcoding.read(message)
                 is_bulk = BULK_METADATA in context.invocation_metadata()
-                answer = await self.answer(asked, caller, deadline, began, held_bytes, is_bulk=is_bulk)
+                ask = self.ask(asked, caller, deadline, began, held_bytes, is_bulk=is_bulk)
+                answer = await self.predictor.answer(ask)
             return b"".join(transcoding.write(answer))
 
     async def _model_stream_infer(self, requests: AsyncIterator[bytes], context: Any) -> None:
         self.caller(context).require("predict")
         await self.streams.serve(requests, context)
 
-    async def answer(
+    def ask(
         self,
         asked: transcoding.Asked,
         caller: Caller,
@@ -118,9 +124,8 @@ class Service:
         held_bytes: int,
         *,
         is_bulk: bool,
-    ) -> wire.Message:
-        """The model's answer; raises LoaderdError. When cancelled, nobody computes any more."""
-        ask = Ask(
+    ) -> Ask:
+        return Ask(
             asked.name,
             asked.version,
             wire.Kind.INFER,
@@ -131,7 +136,6 @@ class Service:
             began,
             held_bytes,
         )
-        return await self._predictor.answer(ask)
 
     def caller(self, context: Any) -> Caller:
         """Whom the call's metadata names; raises NotAuthenticated."""
@@ -143,7 +147,7 @@ class Service:
     def deadline(self) -> Deadline:
         """Ours. At the client's own gRPC cancels the call, which counts as the client's leaving, not as a failure of
         the model."""
-        return Deadline.after(self._predictor.timeout_seconds)
+        return Deadline.after(self.predictor.timeout_seconds)
 
     async def _message(self, context: Any, deadline: Deadline) -> bytes:
         try:

@@ -7,15 +7,17 @@ among themselves: their client has nothing else to go by.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 from grpc import aio
 
+from loaderd import wire
 from loaderd.errors import LoaderdError, NotAuthenticated, ShuttingDown
-from loaderd.gateway.grpc import transcoding
+from loaderd.gateway.grpc import generating, transcoding
 from loaderd.gateway.grpc.messages import message_class
 
 if TYPE_CHECKING:
@@ -26,6 +28,9 @@ log = logging.getLogger(__name__)
 MAX_IN_FLIGHT = 64  # of one stream; then it is not read any further
 BULK_METADATA = ("x-modelhub-priority", "bulk")  # others may go first
 STATUS_METADATA = ("triton_grpc_error", "true")  # a client that wants errors to end its stream, with their status
+
+Pieces = list[bytes | memoryview]
+"""A serialised message."""
 
 ModelStreamInferResponse = message_class("ModelStreamInferResponse")
 _ANSWER = ModelStreamInferResponse.DESCRIPTOR.fields_by_name["infer_response"].number
@@ -101,41 +106,55 @@ class _Stream:
     ) -> None:
         """before: set when those are answered that go before it. done: to be set when this one is."""
         try:
-            pieces = await self._answer(asked, message)
-            if before is not None:
-                await before.wait()
-            async with self._writing:
-                await self._context.write(b"".join(pieces))
+            async with contextlib.aclosing(self._answers(asked, message)) as answers:
+                async for pieces in answers:
+                    if before is not None:
+                        await before.wait()
+                    async with self._writing:
+                        await self._context.write(b"".join(pieces))
         finally:
             self._room.release()
             if done is not None:
                 done.set()
 
-    async def _answer(self, asked: transcoding.Asked | LoaderdError, message: bytes) -> list[bytes | memoryview]:
-        """The ModelStreamInferResponse, which tells errors. Raises those that end the stream."""
-        began = time.perf_counter()
-        service, context = self._service, self._context
+    async def _answers(self, asked: transcoding.Asked | LoaderdError, message: bytes) -> AsyncGenerator[Pieces, None]:
+        """The ModelStreamInferResponses, which also tell errors. Raises those that end the stream."""
         try:
-            with service.counted():
+            with self._service.counted():
                 if isinstance(asked, LoaderdError):
                     raise asked
-                caller = service.caller(context)  # its token may have been revoked meanwhile
-                deadline = service.deadline()
-                async with service.memory.holding(message, deadline) as held_bytes:
-                    answer = await service.answer(asked, caller, deadline, began, held_bytes, is_bulk=self._is_bulk)
-                return transcoding.embedded(_ANSWER, transcoding.write(answer, {transcoding.FINAL_PARAMETER: True}))
+                async for pieces in self._responses(asked, message):
+                    yield transcoding.embedded(_ANSWER, pieces)
         except NotAuthenticated:
             raise
         except LoaderdError as error:
             if self._ends_with_error:
                 raise
-            return [_told(error, asked)]
+            yield [_told(error, asked)]
         except aio.BaseError:
             raise
         except Exception as error:
             log.exception("a request of a stream failed")
             failure = LoaderdError(f"The gateway failed: {type(error).__name__}; its log has the traceback.")
-            return [_told(failure, asked)]
+            yield [_told(failure, asked)]
+
+    async def _responses(self, asked: transcoding.Asked, message: bytes) -> AsyncGenerator[Pieces, None]:
+        """The ModelInferResponses: one, or as many as there are pieces of generated text. Raises LoaderdError."""
+        began, service = time.perf_counter(), self._service
+        caller = service.caller(self._context)  # its token may have been revoked meanwhile
+        deadline = service.deadline()
+        async with service.memory.holding(message, deadline) as held_bytes:
+            ask = service.ask(asked, caller, deadline, began, held_bytes, is_bulk=self._is_bulk)
+            if asked.parameters.get(generating.STREAM_PARAMETER) is not True:
+                answer = await service.predictor.answer(ask)
+                yield transcoding.write(answer, {transcoding.FINAL_PARAMETER: True})
+                return
+            ask.kind, ask.head, ask.pieces = wire.Kind.GENERATE, {}, [generating.body(asked)]
+            async with contextlib.aclosing(service.predictor.stream(ask)) as messages:
+                async for told in messages:
+                    version = (await service.predictor.lookup.find(asked.name, asked.version)).route.version
+                    for pieces in generating.responses(asked, version, told):
+                        yield pieces
 
 
 def _told(error: LoaderdError, asked: transcoding.Asked | LoaderdError) -> bytes:

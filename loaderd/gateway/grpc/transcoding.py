@@ -53,11 +53,13 @@ class AnswerTooLarge(LoaderdError):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A request, ready for its model process. version: None when the client named none. request_id: "" for none."""
+    """A request, ready for its model process. version: None when the client named none. request_id: "" for none.
+    parameters: of the request as a whole."""
 
     name: str
     version: str | None
     request_id: str
+    parameters: Mapping[str, Any]
     head: dict[str, Any]
     pieces: Sequence[bytes | memoryview]
 
@@ -67,9 +69,10 @@ def read(message: bytes) -> Asked:
     rest, raw = _without_raw(message)
     request = parsed(ModelInferRequest, rest)
     tensors: list[bytes | memoryview] = [*(_raw(request, raw) if raw else _typed(request))]
-    document = {
+    parameters = parameters_of(request.parameters)
+    document: dict[str, Any] = {
         **({"id": request.id} if request.id else {}),  # first, where the cache of answers looks for it
-        "parameters": {**parameters_of(request.parameters), "binary_data_output": True},
+        "parameters": {**parameters, "binary_data_output": True},
         "inputs": [
             {
                 "name": given.name,
@@ -90,6 +93,7 @@ def read(message: bytes) -> Asked:
         name=request.model_name,
         version=request.model_version or None,
         request_id=request.id,
+        parameters=parameters,
         head={"name": request.model_name, "header_bytes": len(text)},
         pieces=[text, *(data for data in tensors if data)],
     )

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from loaderd.gateway.http.listener import Listener
 
 MAX_HEAD_BYTES = 64 * 1024
+LINGER_SECONDS = 2.0  # what a client still sends behind its last answer is thrown away for so long
 MAX_PIPELINED = 16  # requests that may wait behind the one in work; then the client is not read any further
 
 
@@ -30,6 +31,7 @@ class HttpConnection(asyncio.Protocol):
         "_current",
         "_drain",
         "_head_bytes",
+        "_is_leaving",
         "_is_paused",
         "_is_stuck",
         "_listener",
@@ -53,6 +55,7 @@ class HttpConnection(asyncio.Protocol):
         self._head_bytes = 0
         self._is_paused = False
         self._is_stuck = False
+        self._is_leaving = False
         self._drain: asyncio.Future[None] | None = None
         self.since = 0.0
 
@@ -78,7 +81,10 @@ class HttpConnection(asyncio.Protocol):
         """The current exchange has its answer: the next one's turn, once all of this one's body has come."""
         self.since = self._loop.time()
         if not exchange.keep_alive or self._listener.is_stopping:
-            self.close()
+            if exchange.is_whole:
+                self.close()
+            else:
+                self._linger()
             return
         if exchange.is_whole:
             self._next()
@@ -88,6 +94,14 @@ class HttpConnection(asyncio.Protocol):
     def close(self) -> None:
         if self._transport is not None:
             self._transport.close()
+
+    def _linger(self) -> None:
+        """Closes, but not at once: a client that is still sending would lose the answer to a reset."""
+        if self._transport is not None and not self._is_leaving:
+            self._is_leaving = True
+            self._transport.write_eof()
+            self.read_on()
+            self._loop.call_later(LINGER_SECONDS, self.close)
 
     def abort(self) -> None:
         if self._transport is not None:
@@ -146,6 +160,8 @@ class HttpConnection(asyncio.Protocol):
         self.read_on()
 
     def data_received(self, data: bytes) -> None:
+        if self._is_leaving:
+            return
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -175,7 +191,7 @@ class HttpConnection(asyncio.Protocol):
             exchange = Exchange(self)
             exchange.keep_alive = False
             exchange.respond(orjson.dumps({"error": sentence, "code": "bad_request"}), status)
-        self.close()
+        self._linger()
 
     # httptools' callbacks
 

@@ -42,7 +42,7 @@ class Anything(BaseRenderer):
     """A file is of its own type, whatever is asked for."""
 
     media_type = "*/*"
-    format = None
+    format = "file"
     charset = None
 
 

@@ -39,8 +39,7 @@ class Command(BaseCommand):
         parser.add_argument("--input", help='JSON list of texts or rows, e.g. "[[5.1, 3.5, 1.4, 0.2]]".')
         parser.add_argument("--user", help="User to act as; without: the operator of this machine.")
         parser.add_argument("--json", action="store_true", dest="as_json", help="Print the answer as JSON.")
-        parser.add_argument("--version-name", dest="version_asked", default="", metavar="VERSION",
-                            help="Version or alias of the lineage; without: its live version.")  # fmt: skip
+        parser.add_argument("--version", dest="version_asked", default="", help="Version or alias of the lineage.")
         _add_file_arguments(
             parser.add_argument_group("Files", "CSV, JSON lines or Parquet, row by row; see docs/batch.md.")
         )

@@ -189,6 +189,15 @@ class TestEnds:
             run.start(prompts=[prompt], max_tokens=MAX_TOKENS - tokens + 1)
         assert refused.value.facts == {"param": "max_tokens", "reason": "context_length_exceeded"}
 
+    def test_a_prompt_that_cannot_fit_is_refused_unread(
+        self, model: Any, run: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(model.generation._vocabulary, "_backend", None)
+        for wishes in ({"prompts": ["word " * 100_000]}, {"messages": chat("word " * 100_000)}):
+            with pytest.raises(InvalidInput, match="the request has 500000") as refused:
+                run.generation.start(wishes)
+            assert refused.value.facts["reason"] == "context_length_exceeded"
+
 
 class TestStreams:
     @pytest.mark.parametrize("subject", SUBJECTS)

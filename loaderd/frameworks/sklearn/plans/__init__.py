@@ -33,7 +33,10 @@ def plan_for(estimator: Any, method: str, own: Callable[[Any], Any], sample: Any
     try:
         make = [text_plan] if isinstance(sample, list) else [linear_plan, trees_plan]
         plan = next((found for each in make if (found := each(estimator, method)) is not None), None)
-        if plan is None or _agrees(plan, own, sample):
+        if plan is None:
+            return None
+        if _agrees(plan, own, sample):
+            log.info("%s() of %s goes by a %s", method, type(estimator).__name__, type(plan).__name__)
             return plan
         log.warning("a plan for %s answers otherwise than %s(); it is not used", type(estimator).__name__, method)
     except Exception:  # of parts that are not as they should be: whatever it is, the estimator has the say

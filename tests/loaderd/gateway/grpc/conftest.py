@@ -6,7 +6,7 @@ from typing import Any
 import grpc
 import pytest
 
-from loaderd.gateway.grpc.messages import SERVICE, message_class
+from loaderd.gateway.grpc.messages import HEALTH, SERVICE, message_class
 from tests.loaderd.gateway.conftest import Served, serving
 from tests.loaderd.gateway.door import TOKEN
 
@@ -32,16 +32,18 @@ class Stub:
 
     def method(self, name: str) -> Any:
         """The call of this name; requests may be bytes, too."""
-        told = SERVICE.methods_by_name[name]
+        service = HEALTH if name == "Check" else SERVICE
+        told = service.methods_by_name[name]
         kind = "stream_stream" if told.client_streaming else "unary_unary"
         return getattr(self._channel, kind)(
-            f"/{SERVICE.full_name}/{name}",
+            f"/{service.full_name}/{name}",
             request_serializer=lambda request: request if isinstance(request, bytes) else request.SerializeToString(),
-            response_deserializer=message_class(told.output_type.name).FromString,
+            response_deserializer=message_class(told.output_type.full_name).FromString,
         )
 
     def __call__(self, call: str, /, *, metadata: Any = METADATA, timeout: float = SECONDS, **fields: Any) -> Any:
-        request = message_class(SERVICE.methods_by_name[call].input_type.name)(**fields)
+        service = HEALTH if call == "Check" else SERVICE
+        request = message_class(service.methods_by_name[call].input_type.full_name)(**fields)
         return self.method(call)(request, metadata=metadata, timeout=timeout)
 
 

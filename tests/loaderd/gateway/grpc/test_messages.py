@@ -75,8 +75,9 @@ def test_the_datatypes_are_the_public_ones() -> None:
 
 def test_the_compiled_form_is_that_of_the_source(tmp_path: Path) -> None:
     """`make proto` makes it anew."""
-    folder, compiled = messages.COMPILED.parent, tmp_path / "inference.binpb"
-    assert protoc.main(["protoc", f"-I{folder}", f"--descriptor_set_out={compiled}", "inference.proto"]) == 0
+    folder, compiled = messages.COMPILED.parent, tmp_path / "compiled.binpb"
+    sources = ["inference.proto", "health.proto"]
+    assert protoc.main(["protoc", f"-I{folder}", f"--descriptor_set_out={compiled}", *sources]) == 0
     assert compiled.read_bytes() == messages.COMPILED.read_bytes()
 
 

@@ -151,6 +151,19 @@ class TestStatuses:
         assert sentence.startswith(f"{name}: ")
 
 
+class TestHealth:
+    SERVING = 1
+
+    def test_orchestrators_ask_without_a_token(self, stub: Stub) -> None:
+        for service in ("", "inference.GRPCInferenceService"):
+            assert stub("Check", metadata=(), service=service).status == self.SERVING
+
+    def test_of_another_service_nothing_is_known(self, stub: Stub) -> None:
+        code, sentence, _ = refusal(lambda: stub("Check", metadata=(), service="other"))
+        assert code == StatusCode.NOT_FOUND
+        assert "there is inference.GRPCInferenceService" in sentence
+
+
 class TestDeadlines:
     @pytest.fixture
     def patient(self, tmp_path: Path) -> Iterator[Served]:
