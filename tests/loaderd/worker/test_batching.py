@@ -8,7 +8,18 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loaderd.worker.batching import Job, Slice, choose, handed_out, joined
+from loaderd.worker.batching import (
+    BULK_CALL_SECONDS,
+    BULK_PATIENCE_SECONDS,
+    Job,
+    Line,
+    Rank,
+    Slice,
+    choose,
+    handed_out,
+    items_of,
+    joined,
+)
 
 
 def job(items: int, width: int = 1, first: int = 0) -> Job:
@@ -62,3 +73,61 @@ def test_every_job_gets_its_own_rows_back_whatever_was_joined(sizes: list[tuple[
     for done in jobs:
         assert done.outputs is not None
         np.testing.assert_array_equal(done.outputs["y"], done.inputs["x"] + 0.5)
+
+
+# Whose turn it is
+
+
+def ranked(items: int, rank: Rank, arrived_at: float = 0.0) -> Job:
+    made = job(items)
+    made.rank, made.arrived_at = rank, arrived_at
+    return made
+
+
+def test_ranks_take_turns_from_the_most_urgent_on_and_do_not_mix() -> None:
+    line = Line(64)
+    jobs = [ranked(1, rank) for rank in (Rank.BULK, Rank.INTERACTIVE, Rank.URGENT, Rank.INTERACTIVE)]
+    for each in jobs:
+        line.add(each)
+    taken = [[part.job for part in line.take(0.1)] for _ in range(4)]
+    assert taken == [[jobs[2]], [jobs[1], jobs[3]], [jobs[0]], []]
+
+
+def test_bulk_work_takes_only_what_its_time_allows() -> None:
+    line = Line(64)
+    line.called(10, 10 * BULK_CALL_SECONDS / 4)  # a quarter of the time for each item
+    line.add(ranked(100, Rank.BULK))
+    assert items_of(line.take(0.0)) == 4
+    line.add(ranked(30, Rank.INTERACTIVE))
+    assert items_of(line.take(0.0)) == 30, "it binds nobody else"
+
+
+def test_bulk_work_gets_at_least_one_item_and_never_more_than_a_call() -> None:
+    for seconds, expected in ((1e9, 1), (1e-9, 8)):
+        line = Line(8)
+        line.called(1, seconds)
+        line.add(ranked(100, Rank.BULK))
+        assert items_of(line.take(0.0)) == expected
+
+
+def test_bulk_work_is_not_starved() -> None:
+    line = Line(8)
+    waiting = ranked(1, Rank.BULK)
+    line.add(waiting)
+    seen = []
+    for step in range(20):
+        line.add(ranked(8, Rank.INTERACTIVE))
+        seen.append([part.job.rank for part in line.take(step * BULK_PATIENCE_SECONDS / 10)])
+    assert [Rank.BULK] in seen
+    assert seen.index([Rank.BULK]) == 10
+
+
+def test_what_is_over_is_dropped_and_the_rest_keeps_its_order() -> None:
+    line = Line(64)
+    jobs = [ranked(1, rank) for rank in (Rank.INTERACTIVE, Rank.BULK, Rank.INTERACTIVE, Rank.INTERACTIVE)]
+    for each in jobs:
+        line.add(each)
+    jobs[1].abandoned = jobs[2].abandoned = True
+    assert set(map(id, line.drop(lambda each: each.abandoned))) == {id(jobs[1]), id(jobs[2])}
+    assert [part.job for part in line.take(0.0)] == [jobs[0], jobs[3]]
+    assert not line

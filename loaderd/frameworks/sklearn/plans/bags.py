@@ -51,7 +51,10 @@ class Bag:
         # One number for text and term together: sorted, equal terms of a text lie side by side.
         cells = found.columns
         if found.owners is not None:
-            cells |= found.owners << (self._column_bits + self._terms.has_signs)
+            shift = self._column_bits + self._terms.has_signs
+            # Half as wide is sorted twice as fast.
+            kind = np.int32 if shift + len(texts).bit_length() < 32 else np.int64
+            cells = (found.owners.astype(kind) << kind(shift)) | cells.astype(kind)
         cells.sort()
         cells, values = self._counted(cells)
         if found.owners is None:

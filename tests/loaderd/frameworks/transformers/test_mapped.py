@@ -16,10 +16,10 @@ def test_pages_that_were_only_read_are_given_back_and_read_again(tmp_path: Path)
         (tmp_path / "weights").open("rb") as file,
         mmap.mmap(file.fileno(), 0, mmap.MAP_PRIVATE, mmap.PROT_READ) as read,
     ):
-        assert sum(read) == 7 * SIZE
+        assert read[:].count(7) == SIZE
         assert let_go(tmp_path) == SIZE
         assert let_go(tmp_path) == 0
-        assert sum(read) == 7 * SIZE
+        assert read[:].count(7) == SIZE
 
 
 def test_pages_that_were_changed_stay(tmp_path: Path) -> None:
@@ -34,5 +34,5 @@ def test_files_elsewhere_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "other").write_bytes(b"\x07" * SIZE)
     with (tmp_path / "other").open("rb") as file, mmap.mmap(file.fileno(), 0, mmap.MAP_PRIVATE, mmap.PROT_READ) as read:
-        assert sum(read) == 7 * SIZE
+        assert read[:].count(7) == SIZE
         assert let_go(tmp_path / "mine") == 0

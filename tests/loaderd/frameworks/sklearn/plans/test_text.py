@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -115,6 +116,7 @@ def assert_same(estimator: Any, texts: list[str], rtol: float = 1e-9) -> None:
     st.sampled_from(["tfidf", "count", "count and tfidf"]),
     st.sampled_from(CLASSIFIERS),
     st.booleans(),
+    st.sampled_from([0, 128]),
 )
 def test_a_plan_answers_as_its_pipeline_whatever_its_settings(
     trained_on: list[str],
@@ -124,6 +126,7 @@ def test_a_plan_answers_as_its_pipeline_whatever_its_settings(
     kind: str,
     classifier: tuple[type, dict[str, Any]],
     several: bool,
+    few_keys: int,
 ) -> None:
     if kind == "tfidf":
         steps = [TfidfVectorizer(**vectorizing, **weighting)]
@@ -140,7 +143,8 @@ def test_a_plan_answers_as_its_pipeline_whatever_its_settings(
         pipeline.predict(asked)
     except ValueError:  # no term is left, or negative idf beside naive Bayes
         assume(False)
-    assert_same(pipeline, TEXTS + asked, 1e-9 if vectorizing["dtype"] is np.float64 else 1e-5)
+    with mock.patch.object(words, "_FEW_KEYS", few_keys):  # found by hash from here on
+        assert_same(pipeline, TEXTS + asked, 1e-9 if vectorizing["dtype"] is np.float64 else 1e-5)
 
 
 HASHING = VECTORIZING.map(lambda options: {name: value for name, value in options.items() if name != "max_features"})
@@ -245,6 +249,29 @@ def test_a_vocabulary_of_ones_own_may_hold_what_no_text_does() -> None:
         vectorizer = TfidfVectorizer(vocabulary=vocabulary, ngram_range=(1, 2), lowercase=False, **options)
         pipeline = make_pipeline(vectorizer, LogisticRegression()).fit(TEXTS, KINDS)
         assert_same(pipeline, [*TEXTS, "a The é the", "the", "parcel", "the,parcel"])
+
+
+def test_sequences_are_found_by_hash_also_where_two_share_a_slot() -> None:
+    draw = np.random.default_rng(1)
+    keys = np.unique(draw.integers(1, 2**40, 5000))
+    level = words.Level(keys, np.arange(len(keys)))
+    slots = level._slots_of(keys)
+    assert len(np.unique(slots)) < len(keys), "some share one"
+    asked = draw.permutation(np.concatenate([keys, keys + 1, draw.integers(0, 2**40, 5000)]))
+    hits, places = level.found(asked)
+    assert hits.tolist() == np.isin(asked, keys).nonzero()[0].tolist()
+    assert (keys[places] == asked[hits]).all()
+
+
+@pytest.mark.parametrize("width", [2**20, 2**26])
+def test_numbers_of_text_and_term_take_as_many_bits_as_they_need(width: int) -> None:
+    vectorizer = HashingVectorizer(n_features=width, norm=None)
+    estimator = LogisticRegression()
+    estimator.classes_ = np.array(["no", "yes"])
+    estimator.coef_ = np.random.default_rng(0).normal(size=width)[None]
+    estimator.intercept_ = np.zeros(1)
+    estimator.n_features_in_ = width
+    assert_same(make_pipeline(vectorizer, estimator), TEXTS * 2)
 
 
 def test_searches_and_pipelines_within_pipelines_are_seen_through() -> None:
