@@ -53,6 +53,7 @@ class Rules:
     max_memory_bytes, max_gpu_memory_bytes: None is no limit. models: those whose policy is not the default.
     cache_enabled, cache_ttl_seconds: of models whose policy does not say; cache_max_bytes: of all kept answers together.
     low_usage_threshold: share of the last hour's minutes in which a model was asked, 0.0 to 1.0.
+    slow_request_seconds: a prediction that takes as long gets a line in the gateway's log; 0.0: none does.
     """
 
     max_memory_bytes: int | None = None
@@ -73,6 +74,7 @@ class Rules:
     alert_error_rate_percent: float = 5.0
     slow_seconds: float = 5.0
     sampling_rate: float = 0.1
+    slow_request_seconds: float = 1.0
     log_level: str = "INFO"
     cache_enabled: bool = False
     cache_ttl_seconds: float = 3600.0

@@ -142,6 +142,11 @@ class Config(BaseSettings):
     SAMPLING_RATE: Share = Field(
         0.1, description="Share of the predictions whose course is recorded, at most ten a second."
     )
+    SLOW_REQUEST_SECONDS: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        1,
+        description="A prediction that takes as long or longer gets a line in the inference door's log, without its "
+        "inputs. 0: none does.",
+    )
     ALERT_LOAD_TIME_SECONDS: Seconds = Field(10, description="An alert is raised when a load takes longer.")
     ALERT_MEMORY_USAGE_PERCENT: Percent = Field(
         85, description="An alert is raised when the models hold more than this share of their budget."

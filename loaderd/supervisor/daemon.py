@@ -547,6 +547,7 @@ class Daemon:
             "settings": {
                 "load_wait_seconds": self.rules.load_wait_seconds,
                 "sampling_rate": self.rules.sampling_rate,
+                "slow_request_seconds": self.rules.slow_request_seconds,
                 "cache_max_bytes": self.rules.cache_max_bytes,
             },
         }

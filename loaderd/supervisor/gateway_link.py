@@ -35,7 +35,8 @@ metrics (the supervisor's part of the Prometheus text)."""
 
 Table = Callable[[], dict[str, Any]]
 """What the gateway works by: {"models": {model_id: ManagedModel.route() with "autoload" and "recovering"},
-"lineages": Lineages.table(), "settings": {"load_wait_seconds", "sampling_rate", "cache_max_bytes"}}."""
+"lineages": Lineages.table(), "settings": {"load_wait_seconds", "sampling_rate", "slow_request_seconds",
+"cache_max_bytes"}}."""
 
 
 class GatewayLink:

@@ -51,7 +51,6 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
         "PlanDecision": "modelhub.api.serializers.plans.DECISIONS",
         "SettingSource": "modelhub.api.serializers.policy.SETTING_SOURCES",
         "AlertState": "modelhub.api.serializers.alerts.ALERT_STATES",
-        "JobState": "modelhub.jobs.models.JobState",
         "FileFormat": "modelhub.jobs.formats.FORMATS",
         "Flag": "modelhub.api.serializers.jobs.FLAGS",
     },

@@ -33,6 +33,7 @@ OVERRIDABLE = (
     "CACHE_MAX_MB",
     "METRICS_RETENTION_DAYS",
     "SAMPLING_RATE",
+    "SLOW_REQUEST_SECONDS",
     "ALERT_LOAD_TIME_SECONDS",
     "ALERT_MEMORY_USAGE_PERCENT",
     "ALERT_ERROR_RATE_PERCENT",
@@ -80,6 +81,7 @@ class Policy(models.Model):
     cache_max_mb = _count("CACHE_MAX_MB")
     metrics_retention_days = _count("METRICS_RETENTION_DAYS")
     sampling_rate = _number("SAMPLING_RATE")
+    slow_request_seconds = _number("SLOW_REQUEST_SECONDS")
     alert_load_time_seconds = _number("ALERT_LOAD_TIME_SECONDS")
     alert_memory_usage_percent = _number("ALERT_MEMORY_USAGE_PERCENT")
     alert_error_rate_percent = _number("ALERT_ERROR_RATE_PERCENT")

@@ -31,8 +31,7 @@ def _clean_mappings(directory: Path) -> list[tuple[int, int, int]]:
     for mapping, facts in _mappings():
         if "p" not in mapping[3] or not Path(mapping[5]).is_relative_to(directory):
             continue
-        changed = facts.get("Private_Dirty", 0) + facts.get("Shared_Dirty", 0) + facts.get("Anonymous", 0)
-        if not changed:
+        if not facts.get("Anonymous", 0):  # pages that this process changed; "dirty" ones are the file's own
             found.append((int(mapping[1], 16), int(mapping[2], 16), facts.get("Rss", 0)))
     return found
 

@@ -63,6 +63,7 @@ SECTIONS: dict[str, dict[str, str]] = {
     "Metrics and logs": {
         "METRICS_RETENTION_DAYS": "days",
         "SAMPLING_RATE": "share, 0 to 1",
+        "SLOW_REQUEST_SECONDS": "seconds",
         "PERFORMANCE_LOG_LEVEL": "",
     },
 }

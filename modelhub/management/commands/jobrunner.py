@@ -14,7 +14,7 @@ from modelhub.conf import config
 from modelhub.jobs.running import Runner
 from modelhub.private_dir import NotPrivate, ensure_private_dir
 
-NICENESS = 10  # what serves goes first, on the processors, too
+NICENESS = 19  # what serves goes first, on the processors, too
 
 
 class Command(BaseCommand):

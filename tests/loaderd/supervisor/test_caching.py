@@ -208,7 +208,10 @@ class TestFigures:
         caching.load(toy())
         for _ in range(5):
             ask(caching)
-        told = lambda name: sum(report[name] for report in caching.of_kind("Usage", model_id="toy-v1"))  # noqa: E731
+
+        def told(name: str) -> int:
+            return sum(report[name] for report in caching.of_kind("Usage", model_id="toy-v1"))
+
         caching.wait(lambda: (told("cache_hits"), told("cache_misses"), told("requests")) == (4, 1, 1))
         assert (figure(caching, "hits_total"), figure(caching, "misses_total")) == (4, 1)
         assert (figure(caching, "entries"), (figure(caching, "bytes") or 0) > 100) == (1, True)

@@ -183,6 +183,26 @@ class Drifting(Double):
         return {"y": inputs["x"] + self.calls}
 
 
+class Prepared(Echo):
+    """Upper case is made ahead of the model's turn; one text cannot be prepared. Words are its tokens."""
+
+    prepares = True
+
+    def prepare(self, inputs: Batch) -> Batch:
+        texts = _texts(inputs)
+        if "unprepared" in texts:
+            raise InvalidInput("this text cannot be prepared")
+        by = threading.current_thread().name
+        ready = [text if ":" in text else f"{text.upper()} by {by}" for text in texts]
+        words = np.array([len(text.split()) for text in texts])
+        return {"ready": np.array(ready, dtype=object), "words": words}
+
+    def predict(self, inputs: Batch) -> dict[str, np.ndarray]:
+        if "ready" not in inputs:
+            return super().predict(inputs)
+        return {**super().predict({"text": inputs["ready"]}), "tokens": inputs["words"].astype(np.int32)}
+
+
 class Holding(Echo):
     """Holds a folder `held` until it is unloaded, which succeeds, goes "badly" or "never" ends."""
 
@@ -207,6 +227,7 @@ MODELS = {
     "entities": Entities,
     "pair": Pair,
     "mirror": Mirror,
+    "prepared": Prepared,
     "careless": Careless,
     "drifting": Drifting,
 }

@@ -175,3 +175,42 @@ def test_inputs_and_predictions_must_be_as_many() -> None:
 
 def test_inputs_that_do_not_fit_the_model_are_told() -> None:
     assert "it does not answer its canary: Item 0 must be a text" in reason_of(Classifier(), declared(inputs=[1]))
+
+
+def recorded_in(precision: str, model: LoadedModel) -> dict[str, Any]:
+    recorded: dict[str, Any] = Canary(spec(precision=precision), model).at_load()["recorded"]
+    return recorded
+
+
+def differs_in(precision: str, model: LoadedModel, canary: dict[str, Any]) -> str:
+    try:
+        Canary(spec(canary=canary, precision=precision), model).at_load()
+    except CanaryFailed as failed:
+        return str(failed.facts["difference"]).removeprefix("it answers its canary wrongly: ")
+    return ""
+
+
+@pytest.mark.parametrize(("recorded", "loaded"), [("", "bf16"), ("int8", ""), ("bf16", "int8")])
+def test_another_precision_may_answer_a_little_otherwise(recorded: str, loaded: str) -> None:
+    canary = recorded_in(recorded, Fixed(y=np.array([[1.0, 0.0]], dtype=np.float32)))
+    assert canary["precision"] == recorded
+    assert differs_in(loaded, Fixed(y=np.array([[1.03, 0.04]], dtype=np.float32)), canary) == ""
+    assert differs_in(loaded, Fixed(y=np.array([[1.2, 0.0]], dtype=np.float32)), canary) == (
+        "y[0] is 1.2, where it should be 1"
+    )
+    assert differs_in(loaded, Fixed(z=np.zeros((1, 2), dtype=np.float32)), canary) == 'there is no output "y" any more'
+
+
+def test_an_embedding_of_another_precision_is_told_by_its_direction() -> None:
+    wide = np.linspace(-1, 1, 384, dtype=np.float32)[None]
+    canary = recorded_in("", Fixed(embedding=wide))
+    assert differs_in("bf16", Fixed(embedding=wide + np.float32(0.01)), canary) == ""
+    assert differs_in("bf16", Fixed(embedding=-wide), canary).startswith("embedding 0 points elsewhere")
+    assert differs_in("", Fixed(embedding=wide + np.float32(0.01)), canary) != ""
+
+
+def test_what_metadata_promises_holds_in_a_lower_precision_too() -> None:
+    promised = declared({"label": "negative", "score": 0.78})
+    assert differs_in("bf16", Classifier(), promised) == ""
+    assert differs_in("", Classifier(), promised) != ""
+    assert differs_in("bf16", Classifier(), declared("positive")) != ""

@@ -16,7 +16,7 @@ import pytest
 from tritonclient.http import InferResult
 
 from loaderd import protocol, wire
-from loaderd.errors import InvalidInput, ModelNotLoaded, Overloaded, PredictionFailed
+from loaderd.errors import InvalidInput, ModelNotLoaded, ModelTimeout, Overloaded, PredictionFailed
 from loaderd.protocol import ArtifactFile
 from tests.deadline import wait_until
 from tests.loaderd.worker.process import ANSWER_SECONDS, Client, ModelProcess, answer_of, spec
@@ -44,6 +44,14 @@ def gate(tmp_path: Path) -> Path:
 
 def open_gate(gate: Path) -> None:
     gate.write_bytes(b"open")
+
+
+_INFER_HEAD = b'{"name":"m","header_bytes":null}'
+
+
+def _infer(text: str, **parameters: int) -> bytes:
+    inputs = [{"name": "text", "datatype": "BYTES", "shape": [1], "data": [text]}]
+    return json.dumps({"inputs": inputs, "parameters": parameters}).encode()
 
 
 class TestLoading:
@@ -256,6 +264,66 @@ class TestFailing:
         assert (counters["requests"], counters["items"], counters["errors"]) == (3, 3, 1), "the late one is an error"
         assert counters["last_error"] == "no answer in time"
         assert (counters["in_flight"], counters["queued"]) == (0, 0)
+
+    def test_a_request_that_may_not_wait_any_longer_is_not_computed(
+        self, model: ModelProcess, client: Client, gate: Path
+    ) -> None:
+        busy = client.submit(f"gate:{gate}")
+        model.wait_for(in_flight=1, queued=0)
+        late = client.send(wire.Kind.INFER, _INFER_HEAD, _infer("late", timeout=1))[1]
+        patient = client.send(wire.Kind.INFER, _INFER_HEAD, _infer("patient", timeout=60_000_000))[1]
+        model.wait_for(queued=2)
+        open_gate(gate)
+        answer_of(busy)
+        with pytest.raises(ModelTimeout, match=r"did not begin with the request within the 1e-06 s that it allowed"):
+            answer_of(late)
+        assert answer_of(patient)["outputs"][0]["data"] == ["patient"]
+        counters = model.stats()
+        assert (counters["batches"], counters["requests"], counters["errors"]) == (2, 3, 1)
+
+    def test_bulk_work_goes_behind_everybody_else(self, model: ModelProcess, client: Client, gate: Path) -> None:
+        busy = client.submit(f"gate:{gate}")
+        model.wait_for(in_flight=1, queued=0)
+        over: list[str] = []
+        asked = {
+            "bulk": (_INFER_HEAD[:-1] + b',"bulk":true}', _infer("bulk")),
+            "low": (_INFER_HEAD, _infer("low", priority=2)),
+            "plain": (_INFER_HEAD, _infer("plain")),
+            "urgent": (_INFER_HEAD, _infer("urgent", priority=1)),
+        }
+        for name, (head, body) in asked.items():
+            answer = client.send(wire.Kind.INFER, head, body)[1]
+            answer.add_done_callback(lambda _, name=name: over.append(name))
+        model.wait_for(queued=4)
+        open_gate(gate)
+        answer_of(busy)
+        model.wait_for(in_flight=0)
+        assert [*over[:2], *sorted(over[2:])] == ["urgent", "plain", "bulk", "low"]
+
+    def test_what_can_be_prepared_is_prepared_while_the_model_computes(self, tmp_path: Path, gate: Path) -> None:
+        with ModelProcess(spec("prepared"), tmp_path / "data.sock") as process:
+            process.ready()
+            with Client(process.data_socket) as client:
+                busy = client.submit(f"gate:{gate}")
+                process.wait_for(in_flight=1, queued=0)
+                ahead, refused = client.submit("one", "two"), client.submit("unprepared")
+                with pytest.raises(InvalidInput, match="cannot be prepared"):
+                    answer_of(refused)  # while the model is still busy
+                open_gate(gate)
+                answer_of(busy)
+                answers = [prediction["outputs"]["echo"] for prediction in answer_of(ahead)["predictions"]]
+                assert answers == ["ONE by preparing", "TWO by preparing"]
+
+    def test_tokens_are_told_to_who_asks_for_them(self, tmp_path: Path) -> None:
+        with ModelProcess(spec("prepared"), tmp_path / "data.sock") as process:
+            process.ready()
+            with Client(process.data_socket) as client:
+                head = _INFER_HEAD[:-1] + b',"usage":true}'
+                message = client.send(wire.Kind.INFER, head, _infer("three words here"))[1].result(5)
+                assert json.loads(message.head) == {"header_bytes": None, "usage": {"tokens": 3}}
+                assert [output["name"] for output in json.loads(message.body)["outputs"]] == ["echo", "length", "batch"]
+                untold = client.send(wire.Kind.INFER, _INFER_HEAD, _infer("three words here"))[1].result(5)
+                assert untold.head == b""
 
 
 class TestServing:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.special import expit
 from sklearn import linear_model as linear
+from sklearn.multiclass import OneVsRestClassifier
 from sklearn.naive_bayes import ComplementNB, MultinomialNB
 from sklearn.svm import LinearSVC, LinearSVR
 
@@ -39,13 +40,14 @@ REGRESSORS = (
     linear.SGDRegressor,
     LinearSVR,
 )
+MAX_STACKED_BYTES = 64 << 20  # of the coefficients of several classifiers in one array
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
     """answer = link(features @ weights.T + intercept).
 
-    weights: [answers, features], the estimator's own array. intercept: a number or one per answer.
+    weights: [answers, features], the estimator's own array where it is one. intercept: a number or one per answer.
     """
 
     weights: np.ndarray
@@ -63,6 +65,8 @@ def head_of(estimator: Any, method: str) -> Head | None:
     if is_exactly(estimator, CLASSIFIERS):
         link = _link(estimator, method)
         return None if link is None else _head(estimator.coef_, estimator.intercept_, link)
+    if is_exactly(estimator, (OneVsRestClassifier,)):
+        return _one_for_each_class(estimator, method)
     if is_exactly(estimator, REGRESSORS) and method == "predict":
         one = estimator.coef_.ndim == 1
         return _head(estimator.coef_, estimator.intercept_, np.ravel if one else _as_it_is)
@@ -73,6 +77,24 @@ def _head(weights: Any, intercept: Any, link: Link) -> Head | None:
     if type(weights) not in (np.ndarray, np.memmap) or weights.dtype.kind != "f" or weights.ndim > 2:  # sparse, masked
         return None
     return Head(np.atleast_2d(weights), intercept, link)
+
+
+def _one_for_each_class(estimator: Any, method: str) -> Head | None:
+    """The head of a classifier that asks another one for each class."""
+    heads = [head_of(member, method) for member in estimator.estimators_]
+    known = [head for head in heads if head is not None and len(head.weights) == 1]
+    if len(known) < len(heads) or sum(head.weights.nbytes for head in known) > MAX_STACKED_BYTES:
+        return None
+    if method == "decision_function":
+        link: Link = np.ravel if len(known) == 1 else _as_it_is
+    elif any(head.link is not binary for head in known):
+        return None
+    elif len(known) == 1:
+        link = binary
+    else:
+        link = expit if estimator.multilabel_ else one_against_rest
+    weights = known[0].weights if len(known) == 1 else np.concatenate([head.weights for head in known])
+    return Head(weights, np.concatenate([np.broadcast_to(head.intercept, 1) for head in known]), link)
 
 
 def _link(estimator: Any, method: str) -> Link | None:

@@ -13,7 +13,15 @@ import pytest
 from loaderd.errors import InvalidInput
 from loaderd.frameworks.base import TOKENS
 from tests.contract import transformers_artifacts
-from tests.loaderd.frameworks.transformers.tiny import FAMILIES, TEXTS, batch, load, made, padded_by_transformers
+from tests.loaderd.frameworks.transformers.tiny import (
+    FAMILIES,
+    TEXTS,
+    batch,
+    load,
+    made,
+    padded_by_transformers,
+    tokenizer,
+)
 
 pytestmark = pytest.mark.xdist_group("transformers")
 
@@ -27,14 +35,14 @@ def test_a_classifier_answers_as_transformers_does(tmp_path: Path, family: str) 
     network = made(tmp_path, family)
     model = load(tmp_path)
     assert network_of(model) == ("PaddedNetwork" if family == "Albert" else "PackedNetwork")
-    wanted = padded_by_transformers(network, TEXTS)[0].logits.softmax(dim=-1).numpy()
+    wanted = padded_by_transformers(network, tmp_path, TEXTS)[0].logits.softmax(dim=-1).numpy()
     np.testing.assert_allclose(model.predict(batch(*TEXTS))["probabilities"], wanted, atol=1e-5)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_plain_encoder_answers_the_mean_of_what_transformers_does(tmp_path: Path, family: str) -> None:
     network = made(tmp_path, family, "Model")
-    hidden, mask = padded_by_transformers(network, TEXTS)
+    hidden, mask = padded_by_transformers(network, tmp_path, TEXTS)
     kept = mask[..., None].float()
     wanted = (hidden.last_hidden_state * kept).sum(dim=1) / kept.sum(dim=1)
     np.testing.assert_allclose(load(tmp_path).predict(batch(*TEXTS))["embedding"], wanted.numpy(), atol=1e-5)
@@ -44,10 +52,10 @@ def test_a_plain_encoder_answers_the_mean_of_what_transformers_does(tmp_path: Pa
 def test_words_for_a_gap_are_those_of_transformers(tmp_path: Path, family: str) -> None:
     network = made(tmp_path, family, "ForMaskedLM")
     texts = [f"{text} [MASK] good" for text in TEXTS if len(text) < 100]
-    gap = transformers_artifacts.tokenizer().mask_token_id
-    logits = padded_by_transformers(network, texts)[0].logits
+    gap = tokenizer(tmp_path).mask_token_id
+    logits = padded_by_transformers(network, tmp_path, texts)[0].logits
     found = load(tmp_path).predict(batch(*texts))["predictions"]
-    encoded = transformers_artifacts.tokenizer()(texts)["input_ids"]
+    encoded = tokenizer(tmp_path)(texts)["input_ids"]
     for row, (ids, answer) in enumerate(zip(encoded, found, strict=True)):
         best = logits[row, ids.index(gap)].softmax(dim=-1).max()
         assert json.loads(answer)[0]["score"] == pytest.approx(float(best), abs=1e-5)
@@ -59,7 +67,7 @@ def test_entities_are_those_of_each_text_alone(tmp_path: Path, family: str) -> N
     model = load(tmp_path)
     together = [json.loads(text) for text in model.predict(batch(*TEXTS))["entities"]]
     alone = [json.loads(model.predict(batch(text))["entities"][0]) for text in TEXTS]
-    assert sum(map(len, alone)) > 5
+    assert sum(map(len, alone)) > 1
     for some, others, text in zip(together, alone, TEXTS, strict=True):
         assert [(one["word"], one["start"], one["entity"]) for one in some] == [
             (one["word"], one["start"], one["entity"]) for one in others
@@ -76,7 +84,7 @@ def test_variants_of_a_known_family_are_right(tmp_path: Path, options: dict[str,
     network = made(tmp_path, "Bert", **options)
     model = load(tmp_path)
     assert network_of(model) == ("PaddedNetwork" if "position_embedding_type" in options else "PackedNetwork")
-    wanted = padded_by_transformers(network, TEXTS)[0].logits.softmax(dim=-1).numpy()
+    wanted = padded_by_transformers(network, tmp_path, TEXTS)[0].logits.softmax(dim=-1).numpy()
     np.testing.assert_allclose(model.predict(batch(*TEXTS))["probabilities"], wanted, atol=1e-5)
 
 
@@ -90,7 +98,7 @@ def test_a_network_that_answers_otherwise_without_padding_keeps_it(
     model = load(tmp_path)
     assert network_of(model) == "PaddedNetwork"
     assert "m-v1: without padding it answers otherwise" in caplog.text
-    wanted = padded_by_transformers(network, TEXTS)[0].logits.softmax(dim=-1).numpy()
+    wanted = padded_by_transformers(network, tmp_path, TEXTS)[0].logits.softmax(dim=-1).numpy()
     np.testing.assert_allclose(model.predict(batch(*TEXTS))["probabilities"], wanted, atol=1e-5)
 
 
@@ -110,7 +118,7 @@ def test_tokens_are_counted_with_special_ones_and_without_padding(tmp_path: Path
     made(tmp_path, "Bert")
     model = load(tmp_path)
     tokens = model.predict(batch(*TEXTS))[TOKENS]
-    wanted = transformers_artifacts.tokenizer()(TEXTS, truncation=True, max_length=64)["input_ids"]
+    wanted = tokenizer(tmp_path)(TEXTS, truncation=True, max_length=64)["input_ids"]
     assert tokens.dtype == np.int32
     assert tokens.tolist() == [len(ids) for ids in wanted]
     assert TOKENS not in {spec.name for spec in model.signature.outputs}

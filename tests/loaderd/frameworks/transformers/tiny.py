@@ -70,12 +70,18 @@ def batch(*texts: str) -> dict[str, np.ndarray]:
     return {"text": np.array(texts, dtype=object)}
 
 
-def padded_by_transformers(network: Any, texts: list[str]) -> tuple[Any, Any]:
+def tokenizer(directory: Path) -> Any:
+    """The one that was saved: training it again may find other words."""
+    import transformers
+
+    return transformers.AutoTokenizer.from_pretrained(directory)
+
+
+def padded_by_transformers(network: Any, directory: Path, texts: list[str]) -> tuple[Any, Any]:
     """(the network's own output, attention mask) of all texts in one padded batch, cut at 64 tokens."""
     import torch
 
-    tokenizer = transformers_artifacts.tokenizer()
-    encoded = tokenizer(texts, padding=True, truncation=True, max_length=64, return_tensors="pt")
+    encoded = tokenizer(directory)(texts, padding=True, truncation=True, max_length=64, return_tensors="pt")
     inputs = {name: encoded[name] for name in ("input_ids", "attention_mask")}
     with torch.inference_mode():
         return network(**inputs), inputs["attention_mask"]

@@ -11,14 +11,16 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from sklearn.base import clone
 from sklearn.feature_extraction.text import CountVectorizer, HashingVectorizer, TfidfTransformer, TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, Perceptron, Ridge, RidgeClassifier, SGDClassifier
 from sklearn.model_selection import GridSearchCV
-from sklearn.naive_bayes import ComplementNB, MultinomialNB
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.naive_bayes import BernoulliNB, ComplementNB, MultinomialNB
 from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline, make_union
 from sklearn.svm import LinearSVC
 
-from loaderd.frameworks.sklearn.plans import heads, terms, text, words
+from loaderd.frameworks.sklearn.plans import bags, heads, terms, text, words
 from loaderd.frameworks.sklearn.plans.text import TextPlan
 from tests.loaderd.frameworks.sklearn.plans.serving import answers, planned, served
 
@@ -263,15 +265,13 @@ def test_sequences_are_found_by_hash_also_where_two_share_a_slot() -> None:
     assert (keys[places] == asked[hits]).all()
 
 
-@pytest.mark.parametrize("width", [2**20, 2**26])
-def test_numbers_of_text_and_term_take_as_many_bits_as_they_need(width: int) -> None:
-    vectorizer = HashingVectorizer(n_features=width, norm=None)
-    estimator = LogisticRegression()
-    estimator.classes_ = np.array(["no", "yes"])
-    estimator.coef_ = np.random.default_rng(0).normal(size=width)[None]
-    estimator.intercept_ = np.zeros(1)
-    estimator.n_features_in_ = width
-    assert_same(make_pipeline(vectorizer, estimator), TEXTS * 2)
+@pytest.mark.parametrize("narrow_bits", [0, 31])
+def test_numbers_of_text_and_term_take_as_many_bits_as_they_need(
+    monkeypatch: pytest.MonkeyPatch, narrow_bits: int
+) -> None:
+    monkeypatch.setattr(bags, "NARROW_BITS", narrow_bits)
+    for vectorizer in (TfidfVectorizer(), HashingVectorizer(n_features=2**16)):
+        assert_same(make_pipeline(vectorizer, LogisticRegression()).fit(TEXTS, KINDS), TEXTS * 40)
 
 
 def test_searches_and_pipelines_within_pipelines_are_seen_through() -> None:
@@ -279,6 +279,30 @@ def test_searches_and_pipelines_within_pipelines_are_seen_through() -> None:
     nested = Pipeline([("text", inner), ("nothing", "passthrough"), ("last", LogisticRegression())])
     search = GridSearchCV(nested, {"last__C": [0.1, 1.0]}, cv=2).fit(TEXTS, KINDS)
     assert_same(search, TEXTS)
+
+
+@pytest.mark.parametrize("each", [LogisticRegression(), LinearSVC(), RidgeClassifier()])
+def test_one_classifier_for_each_class_is_one_product(each: Any) -> None:
+    several = np.array([[1, 0, 1], [0, 1, 1], [1, 1, 0], [0, 0, 0], [1, 0, 0], [0, 1, 0]])
+    for wanted in (KINDS, [kind == "order" for kind in KINDS], several):
+        pipeline = make_pipeline(TfidfVectorizer(ngram_range=(1, 2)), OneVsRestClassifier(clone(each))).fit(
+            TEXTS, wanted
+        )
+        assert_same(pipeline, [*TEXTS, "", "nothing known"])
+        model = planned(pipeline)
+        if wanted is several:
+            applies = [json.loads(labels) for labels in answers(model, TEXTS)["labels"]]
+            assert applies == [[str(at) for at in row.nonzero()[0]] for row in pipeline.predict(TEXTS)]
+        else:
+            assert answers(model, TEXTS)["label"].tolist() == [str(kind) for kind in pipeline.predict(TEXTS)]
+
+
+@pytest.mark.filterwarnings("ignore:Label 2 is present")
+def test_one_classifier_for_each_class_has_no_plan_when_one_of_them_is_another_kind() -> None:
+    front = TfidfVectorizer()
+    always = np.array([[1, 0, 1], [0, 1, 1]] * 3)
+    for final in (OneVsRestClassifier(LogisticRegression()), OneVsRestClassifier(BernoulliNB())):
+        assert served(make_pipeline(front, final).fit(TEXTS, always)).plan is None
 
 
 def test_a_regression_of_texts_is_one_sum() -> None:
