@@ -51,7 +51,8 @@ class Rules:
     """Everything that may change while loaderd runs. docs/configuration.md tells each one's meaning.
 
     max_memory_bytes, max_gpu_memory_bytes: None is no limit. models: those whose policy is not the default.
-    cache_enabled, cache_ttl_seconds: of models whose policy does not say; cache_max_bytes: of all kept answers together.
+    cache_enabled, cache_ttl_seconds: of models whose policy does not say; cache_max_bytes: of all kept answers
+    together.
     low_usage_threshold: share of the last hour's minutes in which a model was asked, 0.0 to 1.0.
     slow_request_seconds: a prediction that takes as long gets a line in the gateway's log; 0.0: none does.
     """

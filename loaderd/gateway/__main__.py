@@ -45,6 +45,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--channel-fd", type=int, required=True, help="socket to the supervisor")
     parser.add_argument("--host", required=True)
     parser.add_argument("--port", type=int, required=True, help="0: any free one")
+    parser.add_argument("--share-port", action="store_true", help="other gateways listen on the port as well")
+    parser.add_argument("--join", action="store_true", help="one of them does already")
     parser.add_argument("--grpc-host", default="", help="left out: as --host")
     parser.add_argument("--grpc-port", type=int, help="left out: no gRPC; 0: any free one")
     parser.add_argument("--unix-socket", required=True, help="path of the private door")
@@ -57,10 +59,10 @@ def _arguments() -> argparse.Namespace:
 async def _serve(arguments: argparse.Namespace, channel: socket.socket) -> int:
     links, access = Links(), Access()
     supervisor = Supervisor(access, links)
-    gateway = Gateway(access, links, supervisor, arguments.predict_timeout)
+    gateway = Gateway(access, links, supervisor, arguments.predict_timeout, arguments.share_port)
     await supervisor.connect(channel)
     try:
-        tcp = tcp_listener(arguments.host, arguments.port)
+        tcp = tcp_listener(arguments.host, arguments.port, is_shared=arguments.share_port, joins=arguments.join)
         private = private_listener(arguments.unix_socket)
     except (LoaderdError, OSError) as error:
         reason = error if isinstance(error, LoaderdError) else LoaderdError(f"{arguments.unix_socket}: {error}")
@@ -76,6 +78,7 @@ async def _serve(arguments: argparse.Namespace, channel: socket.socket) -> int:
         await listener.start()
     supervisor.send({"event": "listening", "port": port})
     opening = asyncio.ensure_future(_open_grpc(arguments, gateway)) if arguments.grpc_port is not None else None
+    exporting = asyncio.ensure_future(gateway.predictor.observer.open())
 
     terminated = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminated.set)
@@ -88,6 +91,8 @@ async def _serve(arguments: argparse.Namespace, channel: socket.socket) -> int:
         return 0  # the models end with the supervisor: there is nothing to wait for
     await asyncio.gather(*(listener.stop() for listener in listeners), _close_grpc(opening))
     gateway.report()
+    exporting.cancel()
+    gateway.predictor.observer.close()
     return 0
 
 

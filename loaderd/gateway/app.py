@@ -28,7 +28,9 @@ from loaderd.gateway.compressing import SMALL_BYTES, compressed, encoding_for
 from loaderd.gateway.deadline import Deadline
 from loaderd.gateway.http.exchange import JSON, Disconnected, Exchange, Headers
 from loaderd.gateway.links import Links
-from loaderd.gateway.metrics import CONTENT_TYPE, DoorCounts, exposition
+from loaderd.gateway.metrics import CONTENT_TYPE, DoorCounts, counts_of, exposition, with_others
+from loaderd.gateway.observing import figures
+from loaderd.gateway.observing.course import Course
 from loaderd.gateway.predicting import Predictor
 from loaderd.gateway.quick import Quick
 from loaderd.gateway.routes import Route
@@ -83,7 +85,7 @@ def json_response(value: Any, status: int = 200) -> Response:
 @dataclass(slots=True)
 class Request:
     """One request at the door. caller: set by `Front` before a room sees it. on_gone(call): has `call` called when the
-    client leaves before it has its answer."""
+    client leaves before it has its answer. course: of a prediction, for what is told of it when it is over."""
 
     method: str
     path: str
@@ -95,6 +97,7 @@ class Request:
     on_gone: Callable[[Callable[[], object]], None]
     caller: Caller
     is_traced: bool | None = None
+    course: Course | None = None
 
     def require_method(self, method: str) -> None:
         if self.method != method:
@@ -151,13 +154,15 @@ class Gateway:
     """What both doors share.
 
     predict_timeout_seconds: from a request's first byte until it is answered with 408 (its body has not come),
-    429 (no memory for it) or 504 (no prediction).
+    429 (no memory for it) or 504 (no prediction). shares_port: other gateways listen on its port, and what all of them
+    count is told together.
     """
 
     access: Access
     links: Links
     supervisor: Supervisor
     predict_timeout_seconds: float
+    shares_port: bool = False
     budget: Budget = field(default_factory=Budget)
     ledger: Ledger = field(default_factory=Ledger)
     predictor: Predictor = field(init=False)
@@ -179,6 +184,10 @@ class Gateway:
         seen = self.ledger.take()
         if seen is not None:
             self.supervisor.send(seen)
+        if self.shares_port:
+            counts = counts_of(self.doors, self.ledger.shadow_dropped)
+            counts[figures.COUNTS] = self.predictor.observer.counts()
+            self.supervisor.send({"event": "doors", "counts": counts})
         kept = self.supervisor.cache.take()
         if kept:
             self.supervisor.send({"event": "kept", "models": kept})
@@ -186,11 +195,12 @@ class Gateway:
     async def metrics(self) -> Response:
         try:
             async with asyncio.timeout(_METRICS_SECONDS):
-                of_models = str(await self.supervisor.ask("metrics"))
+                told = await self.supervisor.ask("metrics")
         except TimeoutError:
             raise NotReady(f"loaderd did not tell its figures within {_METRICS_SECONDS:g} s.") from None
-        of_door = exposition(self.doors, self.ledger.shadow_dropped)
-        return Response((of_models + of_door).encode(), headers=[(b"content-type", CONTENT_TYPE)])
+        of_door = exposition(*with_others(self.doors, self.ledger.shadow_dropped, told["doors"]))
+        of_predictions = figures.exposition(self.predictor.observer.counts(), told["doors"])
+        return Response((told["text"] + of_door + of_predictions).encode(), headers=[(b"content-type", CONTENT_TYPE)])
 
 
 class Front:
@@ -203,7 +213,9 @@ class Front:
         self._gateway = gateway
         self._rooms = rooms
         self._is_private = private
-        self._counts = gateway.doors["private" if private else "public"]
+        self._name = "private" if private else "public"
+        self._counts = gateway.doors[self._name]
+        self._observer = gateway.predictor.observer
         self._tasks: set[asyncio.Task[None]] = set()  # held: the event loop would forget them
         self._quick = Quick(
             gateway.predictor,
@@ -211,11 +223,17 @@ class Front:
             finish=self._finish,
             fail=self._fail,
             take_long_way=self._start,
+            notice=self._notice,
         )
 
     def begin(self, exchange: Exchange) -> None:
         self._counts.in_flight += 1
         exchange.on_over = self._over
+        if self._observer.spans is not None:
+            course = self._observer.begin(exchange, self._name, may_sample=True)
+            if course is not None and course.decision is not None:
+                self._start(exchange, course)
+                return
         if not (exchange.is_whole and self._quick.takes(exchange)):
             self._start(exchange)
 
@@ -225,8 +243,30 @@ class Front:
         if status:
             self._counts.by_class[status // 100] += 1
 
-    def _start(self, exchange: Exchange) -> None:
-        self._hold(self._serve(exchange))
+    def _watch(self, exchange: Exchange, course: Course) -> None:
+        """Has the course told when the exchange is over."""
+
+        def over(status: int) -> None:
+            self._over(status)
+            course.response_bytes = exchange.sent_bytes
+            self._observer.over(course, status)
+
+        exchange.on_over = over
+
+    def _notice(self, exchange: Exchange, route: Route, message: wire.Message | None, error: str = "") -> None:
+        """A prediction on the short way turned out to be slow. error: the code of what it failed with."""
+        course = self._observer.begin(exchange, self._name, may_sample=False)
+        if course is None:
+            return
+        course.led_to(route)
+        course.error_code = error
+        course.user = self._caller_of(exchange.headers).user
+        if message is not None:
+            course.answered(message.body, int(message.head) if message.head.isdigit() else None)
+        self._watch(exchange, course)
+
+    def _start(self, exchange: Exchange, course: Course | None = None) -> None:
+        self._hold(self._serve(exchange, course))
 
     def _hold(self, serving: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(serving)
@@ -243,12 +283,18 @@ class Front:
     def _fail(self, exchange: Exchange, route: Route, error: LoaderdError) -> None:
         if isinstance(error, ModelProcessDied):
             self._gateway.predictor.note_lost(route, exchange.began, error)
+        if self._observer.is_slow(exchange.began):
+            self._notice(exchange, route, None, error.code)
         response = self._rooms[exchange.url[1:].partition(b"/")[0].decode()].error(error)
         exchange.respond(response.body, response.status, response.headers)
 
-    async def _serve(self, exchange: Exchange) -> None:
+    async def _serve(self, exchange: Exchange, course: Course | None) -> None:
         """The long way: reads, answers, and says what went wrong."""
         exchange.on_gone = None
+        if course is None:
+            course = self._observer.begin(exchange, self._name, may_sample=False)
+        if course is not None:
+            self._watch(exchange, course)
         path = _path_of(exchange.url)
         deadline = Deadline.after(self._gateway.predict_timeout_seconds)
         body = Body(exchange, self._gateway.budget, deadline)
@@ -265,11 +311,14 @@ class Front:
             lambda call: setattr(exchange, "on_gone", call),
             NOBODY,
             exchange.is_traced,
+            course,
         )
         try:
             try:
                 answer = await self._answer(request, room)
             except LoaderdError as error:
+                if course is not None:
+                    course.error_code = error.code
                 answer = room.error(error)
             finally:
                 body.close()
@@ -283,6 +332,8 @@ class Front:
         except Exception as error:
             log.exception("%s %s failed", request.method, path)
             unexpected = LoaderdError(f"The gateway failed: {type(error).__name__}; its log has the traceback.")
+            if course is not None:
+                course.error_code = unexpected.code
             if exchange.is_begun:
                 exchange.abandon()
             else:
@@ -299,15 +350,19 @@ class Front:
                 if not self._gateway.supervisor.has_routes:
                     raise NotReady("The gateway waits for its supervisor.")
                 return json_response({"live": True, "ready": True})
-        if self._is_private:
-            user = request.headers.get(b"x-modelhub-user", b"").decode("utf-8", "replace")
-            request.caller = Caller(user, ALL_PERMISSIONS)
-        else:
-            request.caller = self._gateway.access.caller(request.headers.get(b"authorization"))
-            if request.parts == ["metrics"]:
-                request.require_method("GET")
-                return await self._gateway.metrics()
+        request.caller = self._caller_of(request.headers)
+        if request.course is not None:
+            request.course.user = request.caller.user
+        if request.parts == ["metrics"] and not self._is_private:
+            request.require_method("GET")
+            return await self._gateway.metrics()
         return await room.handle(request, request.parts[1:])
+
+    def _caller_of(self, headers: dict[bytes, bytes]) -> Caller:
+        """Who asks; raises NotAuthenticated."""
+        if self._is_private:
+            return Caller(headers.get(b"x-modelhub-user", b"").decode("utf-8", "replace"), ALL_PERMISSIONS)
+        return self._gateway.access.caller(headers.get(b"authorization"))
 
 
 async def _respond(exchange: Exchange, response: Response) -> None:

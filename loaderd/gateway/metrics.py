@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 
@@ -15,6 +17,30 @@ class DoorCounts:
     def __init__(self) -> None:
         self.by_class: Counter[int] = Counter()
         self.in_flight = 0
+
+
+def counts_of(doors: Mapping[str, DoorCounts], shadow_dropped: int) -> dict[str, Any]:
+    """What one gateway counted, for those that share its port."""
+    return {
+        "shadow_dropped": shadow_dropped,
+        "doors": {
+            name: {"in_flight": counts.in_flight, "by_class": {str(key): n for key, n in counts.by_class.items()}}
+            for name, counts in doors.items()
+        },
+    }
+
+
+def with_others(
+    doors: Mapping[str, DoorCounts], shadow_dropped: int, others: Iterable[Mapping[str, Any]]
+) -> tuple[dict[str, DoorCounts], int]:
+    """The sum of one's own counts and of what other gateways told by `counts_of`."""
+    summed: dict[str, DoorCounts] = {}
+    for told in (counts_of(doors, shadow_dropped), *others):
+        for name, counts in told["doors"].items():
+            door = summed.setdefault(name, DoorCounts())
+            door.in_flight += counts["in_flight"]
+            door.by_class.update({int(key): n for key, n in counts["by_class"].items()})
+    return summed, shadow_dropped + sum(told["shadow_dropped"] for told in others)
 
 
 def exposition(doors: dict[str, DoorCounts], shadow_dropped: int) -> str:

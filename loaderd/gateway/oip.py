@@ -71,6 +71,7 @@ async def predict(
         request.began,
         request.body.reserved_bytes,
         request.is_traced,
+        request.course,
     )
     answer = await predictor.answer(ask)
     return Response(answer.body, headers=headers_of(answer.head)) if answer.head else Response(answer.body)

@@ -22,6 +22,8 @@ from loaderd.gateway.deadline import Deadline
 from loaderd.gateway.flights import Flights
 from loaderd.gateway.links import Links, NotComputed, require_answer
 from loaderd.gateway.lookup import Lookup
+from loaderd.gateway.observing.course import Course
+from loaderd.gateway.observing.observer import Observer
 from loaderd.gateway.routes import Route, Split, Target
 from loaderd.gateway.shadow import Shadow
 from loaderd.gateway.supervisor import Supervisor
@@ -35,6 +37,7 @@ class Ask:
 
     head: for the model process (see wire), without "trace". pieces: the body. began: by time.perf_counter, when the
     request came. held_bytes: what its body holds of the budget for bodies. is_traced: None lets `Predictor` draw.
+    course: what is told of it when it is over.
     """
 
     name: str
@@ -47,7 +50,7 @@ class Ask:
     began: float = field(default_factory=time.perf_counter)
     held_bytes: int = 0
     is_traced: bool | None = None
-    trace: Any = None
+    course: Course | None = None
 
     def encoded_head(self, **more: Any) -> bytes:
         head = {**self.head, **more} if more else self.head
@@ -66,12 +69,14 @@ class Predictor:
     waiting: Waiting = field(init=False)
     shadow: Shadow = field(init=False)
     flights: Flights = field(init=False)
+    observer: Observer = field(init=False)
 
     def __post_init__(self) -> None:
         self.lookup = Lookup(self.supervisor)
         self.waiting = Waiting(self.supervisor, self.lookup)
         self.shadow = Shadow(self.links, self.ledger, self.timeout_seconds)
         self.flights = Flights(self.supervisor.cache)
+        self.observer = Observer(self.supervisor)
 
     def picks(self) -> bool:
         """Whether the next prediction is to be traced."""
@@ -92,11 +97,20 @@ class Predictor:
         A request that a process refused because it was being unloaded, or that found none to connect to, was not
         computed: it is routed again, once.
         """
+        answer = await self._answer(ask)
+        course = ask.course
+        if course is not None and ask.kind == wire.Kind.INFER and self.observer.tells_of(course):
+            course.answered(answer.body, int(answer.head) if answer.head.isdigit() else None)
+        return answer
+
+    async def _answer(self, ask: Ask) -> wire.Message:
         is_traced = self.picks() if ask.is_traced is None else ask.is_traced
         was_refused = False
         while True:
             target = await self._ready(ask)
             route, role = _chosen(target)
+            if ask.course is not None:
+                ask.course.led_to(route, role)
             try:
                 if target.split is None and not is_traced:
                     return await self._asked(ask, route)
@@ -119,23 +133,51 @@ class Predictor:
             return await self._computed(ask, route)
         kept = cache.get(key, asyncio.get_running_loop().time())
         if kept is not None:
+            if ask.course is not None:
+                ask.course.kept = "hit"
             return kept
-        return await self.flights.answer(key, route, ask.deadline, lambda: self._computed(ask, route))
+        answer = await self.flights.answer(key, route, ask.deadline, lambda: self._computed(ask, route))
+        if ask.course is not None and ask.course.asked_at is None:
+            ask.course.kept = "shared"
+        return answer
 
     async def _computed(self, ask: Ask, route: Route) -> wire.Message:
-        return require_answer(await self.links.to(route).ask(ask.kind, ask.encoded_head(), ask.pieces, ask.deadline))
+        course = ask.course
+        if course is None or course.decision is None:
+            if course is not None:
+                course.asked_at = time.perf_counter()
+            message = await self.links.to(route).ask(ask.kind, ask.encoded_head(), ask.pieces, ask.deadline)
+        else:
+            message, _ = await self._timed(ask, route)
+        return require_answer(message)
+
+    async def _timed(self, ask: Ask, route: Route) -> tuple[wire.Message, dict[str, Any]]:
+        """The answer, or error, and where its time went: {} when the model did not get to it."""
+        if ask.course is not None:
+            ask.course.asked_at = time.perf_counter()
+        message = await self.links.to(route).ask(ask.kind, ask.encoded_head(trace=True), ask.pieces, ask.deadline)
+        timings = _take_timings(message)
+        if ask.course is not None:
+            ask.course.took(timings)
+        return message, timings
 
     async def stream(self, ask: Ask) -> AsyncGenerator[wire.Message, None]:
         """The answer in parts: Kind.PART messages and, last, the ANSWER. Raises LoaderdError, at the first message or
         at a later one. Closing it tells the process that nobody waits any more."""
         was_refused = False
         while True:
-            route, _ = _chosen(await self._ready(ask))
+            route, role = _chosen(await self._ready(ask))
+            course = ask.course
+            if course is not None:
+                course.led_to(route, role)
+                course.asked_at = time.perf_counter()
             link = self.links.to(route)
             has_begun = False
             messages = link.stream(ask.kind, ask.encoded_head(), ask.pieces, ask.deadline)
             try:
                 async for message in messages:
+                    if course is not None and course.first_part_at is None:
+                        course.first_part_at = time.perf_counter()
                     yield require_answer(message)
                     has_begun = True
                 return
@@ -145,8 +187,10 @@ class Predictor:
                     raise refused.error from None
                 was_refused = True
                 await self.waiting.until_told(route)
-            except ModelProcessDied as lost:
-                self.note_lost(route, ask.began, lost)
+            except LoaderdError as error:
+                if course is not None:  # it may come behind a status of 200
+                    course.error_code = error.code
+                self.note_lost(route, ask.began, error)
                 raise
             finally:
                 await messages.aclose()
@@ -172,9 +216,7 @@ class Predictor:
         timings: dict[str, Any] = {}
         try:
             if is_traced:  # a kept answer would tell nothing of where the time goes
-                head = ask.encoded_head(trace=True)
-                message = await self.links.to(route).ask(ask.kind, head, ask.pieces, ask.deadline)
-                timings = _take_timings(message)
+                message, timings = await self._timed(ask, route)
                 answer = require_answer(message)
             else:
                 answer = await self._asked(ask, route)

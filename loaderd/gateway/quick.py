@@ -7,6 +7,7 @@ a full queue) is left alone, and takes the long way, which also words all errors
 from __future__ import annotations
 
 from collections.abc import Callable
+from time import perf_counter
 
 import orjson
 
@@ -21,12 +22,13 @@ from loaderd.gateway.predicting import Predictor
 from loaderd.gateway.routes import Route
 
 _LENGTH = b"inference-header-content-length"
-NOT_PLAIN = frozenset({b"content-encoding", b"x-modelhub-priority", b"traceparent"})
+NOT_PLAIN = frozenset({b"content-encoding", b"x-modelhub-priority"})
 """Headers that ask for more than the plain way knows."""
 
 Finish = Callable[[Exchange, wire.Message], None]
 Fail = Callable[[Exchange, Route, LoaderdError], None]
 TakeLongWay = Callable[[Exchange], None]
+Notice = Callable[[Exchange, Route, wire.Message | None], None]
 
 
 class _Way:
@@ -48,7 +50,8 @@ class Quick:
     """The short way of one door.
 
     access: None for the private door, which asks for no token. finish: writes an answer. fail: writes an error that the
-    model or its process gave. take_long_way: called when the process turned out not to take the request.
+    model or its process gave. take_long_way: called when the process turned out not to take the request. notice: called
+    with a slow prediction before it is answered, and without a message before its client leaves.
     """
 
     def __init__(
@@ -58,12 +61,15 @@ class Quick:
         finish: Finish,
         fail: Fail,
         take_long_way: TakeLongWay,
+        notice: Notice,
     ) -> None:
         self._predictor = predictor
+        self._supervisor = predictor.supervisor
         self._access = access
         self._finish = finish
         self._fail = fail
         self._take_long_way = take_long_way
+        self._notice = notice
         self._ways: dict[bytes, _Way] = {}
         self._ways_of: object = None  # the table that they were worked out of
 
@@ -101,7 +107,7 @@ class Quick:
         call = _QuickCall(Deadline.after(self._predictor.timeout_seconds), self, exchange, way.route)
         if not self._predictor.links.to(way.route).try_start(call, way.kind, head, pieces):
             return False
-        exchange.on_gone = call.drop
+        exchange.on_gone = call.left
         return True
 
     def _find(self, url: bytes) -> _Way | None:
@@ -128,6 +134,8 @@ class Quick:
 
     def answered(self, call: _QuickCall, message: wire.Message) -> None:
         if message.kind != wire.Kind.ERROR:
+            if perf_counter() - call.exchange.began >= self._supervisor.slow_request_seconds:
+                self._notice(call.exchange, call.route, message)
             self._finish(call.exchange, message)
             return
         error = from_message(orjson.loads(message.body))
@@ -135,6 +143,10 @@ class Quick:
             self._take_long_way(call.exchange)
         else:
             self._fail(call.exchange, call.route, error)
+
+    def left(self, call: _QuickCall) -> None:
+        if perf_counter() - call.exchange.began >= self._supervisor.slow_request_seconds:
+            self._notice(call.exchange, call.route, None)
 
     def failed(self, call: _QuickCall, error: Exception) -> None:
         if isinstance(error, NotComputed):
@@ -152,6 +164,11 @@ class _QuickCall(Call):
         self.quick = quick
         self.exchange = exchange
         self.route = route
+
+    def left(self) -> None:
+        """The client has gone."""
+        self.drop()
+        self.quick.left(self)
 
     def answered(self, message: wire.Message) -> None:
         self.quick.answered(self, message)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import math
 import socket
 from typing import Any
 
@@ -18,18 +19,21 @@ from loaderd.gateway.routes import Routes
 log = logging.getLogger(__name__)
 
 LOAD_WAIT_SECONDS = 30.0  # until the supervisor has told otherwise
+SLOW_REQUEST_SECONDS = 1.0  # likewise
 
 
 class Supervisor:
     """has_routes: a table came, so that the door knows what there is. load_wait_seconds: how long a prediction may
-    wait for its model. sampling_rate: share of the predictions that are traced, 0.0 to 1.0. cache: the kept answers,
-    by the policy that the supervisor told."""
+    wait for its model. sampling_rate: share of the predictions that are traced, 0.0 to 1.0. slow_request_seconds: from
+    when on a prediction is logged as slow, infinity for never. cache: the kept answers, by the policy that the
+    supervisor told."""
 
     def __init__(self, access: Access, links: Links) -> None:
         self.routes = Routes()
         self.has_routes = False
         self.load_wait_seconds = LOAD_WAIT_SECONDS
         self.sampling_rate = 0.0
+        self.slow_request_seconds = SLOW_REQUEST_SECONDS
         self.cache = Cache()
         self._changed = asyncio.Event()
         self._access = access
@@ -99,6 +103,7 @@ class Supervisor:
         settings = message.get("settings", {})
         self.load_wait_seconds = float(settings.get("load_wait_seconds", LOAD_WAIT_SECONDS))
         self.sampling_rate = float(settings.get("sampling_rate", 0.0))
+        self.slow_request_seconds = float(settings.get("slow_request_seconds", SLOW_REQUEST_SECONDS)) or math.inf
         self.has_routes = True
         self.cache.max_bytes = int(settings.get("cache_max_bytes", DEFAULT_MAX_BYTES))
         self.cache.follow(self.routes)

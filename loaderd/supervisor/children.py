@@ -13,7 +13,7 @@ import signal
 import subprocess
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from loaderd import resources
@@ -157,8 +157,14 @@ class Child:
                 os.killpg(self.pid, signal.SIGKILL)
 
 
-def spawn(arguments: Sequence[str], *, pass_fds: Sequence[int], log_fd: int | None = None) -> Child:
-    """Starts a program of this package with the clean environment, in a session of its own.
+def spawn(
+    arguments: Sequence[str],
+    *,
+    pass_fds: Sequence[int],
+    log_fd: int | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Child:
+    """Starts a program of this package in a session of its own. environment: None for the clean one.
 
     Called on the supervisor's main thread only: the kernel ends the child with the thread that made it.
     """
@@ -168,7 +174,7 @@ def spawn(arguments: Sequence[str], *, pass_fds: Sequence[int], log_fd: int | No
         stdin=subprocess.DEVNULL,
         stdout=log_fd,
         stderr=log_fd,
-        env=clean_environment(),
+        env=clean_environment() if environment is None else environment,
         start_new_session=True,
     )
     return Child(popen.pid, popen)

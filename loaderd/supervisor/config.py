@@ -17,6 +17,7 @@ class DaemonConfig:
     gateway_socket: Path
     inference_host: str = "127.0.0.1"
     inference_port: int = 8001
+    gateway_processes: int = 1
     grpc_host: str = ""  # empty: inference_host
     grpc_port: int | None = None  # None: no gRPC; 0: any free one
     predict_timeout_seconds: float = 30.0

@@ -39,7 +39,7 @@ from loaderd.supervisor.budget import Budget, limits
 from loaderd.supervisor.children import kernel_kills, reap_strangers
 from loaderd.supervisor.config import DaemonConfig
 from loaderd.supervisor.control import serve_control
-from loaderd.supervisor.gateway_link import GatewayLink
+from loaderd.supervisor.gateways import Gateways
 from loaderd.supervisor.health import Health
 from loaderd.supervisor.lineages import Lineages
 from loaderd.supervisor.model import ManagedModel
@@ -82,7 +82,7 @@ class Daemon:
         self._reporter = reporter
         self._zygotes = Zygotes()
         self._fork_refused: set[str] = set()  # frameworks whose zygote refused the last fork
-        self._gateway = GatewayLink(
+        self._gateway = Gateways(
             config,
             self._table,
             self._answer_gateway,

@@ -1,4 +1,8 @@
-"""The environment of processes that run foreign code: an allow-list, so that no credential is in it."""
+"""The environment of the processes that the supervisor starts: an allow-list, so that no credential is in it.
+
+Foreign code gets `clean_environment`. The gateway runs none; it also gets what OpenTelemetry is configured with, whose
+headers may hold a secret.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +33,13 @@ _PROJECT_DIR = Path(__file__).resolve().parent.parent.parent
 
 
 def clean_environment() -> dict[str, str]:
-    """What zygotes, model processes and the gateway get."""
+    """What zygotes and model processes get."""
     kept = {name: value for name, value in os.environ.items() if name in _ALLOWED or name.startswith(_ALLOWED_PREFIXES)}
     search = [str(_PROJECT_DIR), *filter(None, kept.get("PYTHONPATH", "").split(os.pathsep))]
     return {**kept, **_FIXED, "PYTHONPATH": os.pathsep.join(dict.fromkeys(search))}
+
+
+def gateway_environment() -> dict[str, str]:
+    """What the gateway gets."""
+    telemetry = {name: value for name, value in os.environ.items() if name.startswith("OTEL_")}
+    return {**clean_environment(), **telemetry}

@@ -19,6 +19,7 @@ from loaderd.protocol import KeptAnswers, Lost
 from loaderd.reporter import Access, Comparison, Report, Trace
 from loaderd.supervisor.children import Child, Exit, spawn
 from loaderd.supervisor.config import DaemonConfig
+from loaderd.supervisor.environment import gateway_environment
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,9 @@ class GatewayLink:
 
     report: called with what the gateway saw of lineages' two versions (Comparison) and of single requests (Trace).
     on_silent(model_id, data_socket): a model's process took no connection, or lost one with requests in it. on_lost:
-    called with the requests that ended so. on_kept: called with what the cache did for a model.
+    called with the requests that ended so. on_kept: called with what the cache did for a model. counts_of_others: what
+    other gateways behind the same port counted, for the metrics. is_shared: None: no other gateway uses the port; else
+    whether one listens there already.
     """
 
     def __init__(
@@ -57,7 +60,15 @@ class GatewayLink:
         on_silent: Callable[[str, str], None],
         on_lost: Callable[[Lost], None],
         on_kept: Callable[[KeptAnswers], None],
+        counts_of_others: Callable[[], list[dict[str, Any]]] = list,
+        is_shared: Callable[[], bool | None] = lambda: None,
     ) -> None:
+        self.counts: dict[str, Any] = {}  # of its doors, as it told them last
+        self.inference_port = config.inference_port
+        self.listened_port = config.inference_port  # where it listened last
+        self.has_listened = asyncio.Event()
+        self._counts_of_others = counts_of_others
+        self._is_shared = is_shared
         self._listening: dict[str, Any] | None = None
         self._config = config
         self._table = table
@@ -99,6 +110,7 @@ class GatewayLink:
     def _let_go(self) -> None:
         """Forgets all that belonged to the gateway that is gone: the next one begins with the present table."""
         self._listening, self._writer = None, None
+        self.counts = {}
         for waiting in self._routed.values():
             if not waiting.done():
                 waiting.set_result(None)
@@ -169,7 +181,8 @@ class GatewayLink:
             self._child = spawn(
                 [
                     *(sys.executable, "-m", "loaderd.gateway", "--channel-fd", str(theirs.fileno())),
-                    *("--host", config.inference_host, "--port", str(config.inference_port)),
+                    *("--host", config.inference_host, "--port", str(self.inference_port)),
+                    *_sharing(self._is_shared()),
                     *(() if config.grpc_port is None else ("--grpc-port", str(config.grpc_port))),
                     *("--grpc-host", config.grpc_host),
                     *("--unix-socket", str(config.gateway_socket)),
@@ -177,6 +190,7 @@ class GatewayLink:
                     *("--supervisor-pid", str(os.getpid())),
                 ],
                 pass_fds=[theirs.fileno()],
+                environment=gateway_environment(),
             )
         reader, self._writer = await asyncio.open_unix_connection(sock=ours)
         self._send_access()
@@ -191,6 +205,8 @@ class GatewayLink:
             task.add_done_callback(self._requests.discard)
         elif message.get("event") == "listening":
             self._listening = {"host": self._config.inference_host, "port": message["port"]}
+            self.listened_port = message["port"]
+            self.has_listened.set()
             log.info("inference on http://%s:%d", self._config.inference_host, message["port"])
         elif message.get("event") == "grpc":
             self._take_grpc(message)
@@ -214,6 +230,8 @@ class GatewayLink:
                 self._report(Trace(**trace))
             for lost in message["lost"]:
                 self._on_lost(Lost(**lost))
+        elif message.get("event") == "doors":
+            self.counts = message["counts"]
         elif message.get("event") == "silent":
             self._on_silent(message["model_id"], message["socket"])
 
@@ -232,7 +250,10 @@ class GatewayLink:
 
     async def _reply(self, message: dict[str, Any]) -> None:
         try:
-            self._send({"reply": message["request"], "result": await self._answer(message)})
+            result = await self._answer(message)
+            if message.get("command") == "metrics":
+                result = {"text": result, "doors": self._counts_of_others()}
+            self._send({"reply": message["request"], "result": result})
         except LoaderdError as error:
             self._send({"reply": message["request"], "error": error.to_message()})
         except Exception:
@@ -254,3 +275,10 @@ class GatewayLink:
     def _send(self, message: dict[str, Any]) -> None:
         if self._writer is not None and not self._writer.is_closing():
             self._writer.write(protocol.encode(message))
+
+
+def _sharing(is_shared: bool | None) -> list[str]:
+    """The arguments of a gateway that shares its port."""
+    if is_shared is None:
+        return []
+    return ["--share-port", "--join"] if is_shared else ["--share-port"]

@@ -27,9 +27,10 @@ from loaderd.gateway.grpc import transcoding
 from loaderd.gateway.grpc.calls import Call, Calls
 from loaderd.gateway.grpc.memory import Memory
 from loaderd.gateway.grpc.messages import HEALTH, SERVICE, message_class, parsed
-from loaderd.gateway.grpc.statuses import abort
+from loaderd.gateway.grpc.statuses import abort, code_of
 from loaderd.gateway.grpc.streams import BULK_METADATA, Streams
 from loaderd.gateway.metrics import DoorCounts
+from loaderd.gateway.observing.course import Course, cleaned
 from loaderd.gateway.oip import NotOffered
 from loaderd.gateway.predicting import Ask, Predictor
 
@@ -98,8 +99,8 @@ class Service:
         return refuse
 
     async def _model_infer(self, _: object, context: Any) -> bytes:
-        began = time.perf_counter()
-        with self.counted():
+        course = self.begin("ModelInfer", context, time.perf_counter())
+        with self.counted(course):
             caller = self.caller(context)
             caller.require("predict")
             deadline = self.deadline()
@@ -107,9 +108,12 @@ class Service:
             async with self.memory.holding(message, deadline) as held_bytes:
                 asked = transcoding.read(message)
                 is_bulk = BULK_METADATA in context.invocation_metadata()
-                ask = self.ask(asked, caller, deadline, began, held_bytes, is_bulk=is_bulk)
+                ask = self.ask(asked, caller, deadline, course, held_bytes, is_bulk=is_bulk)
+                course.request_bytes = len(message)
                 answer = await self.predictor.answer(ask)
-            return b"".join(transcoding.write(answer))
+            written = b"".join(transcoding.write(answer))
+            course.response_bytes = len(written)
+            return written
 
     async def _model_stream_infer(self, requests: AsyncIterator[bytes], context: Any) -> None:
         self.caller(context).require("predict")
@@ -120,11 +124,13 @@ class Service:
         asked: transcoding.Asked,
         caller: Caller,
         deadline: Deadline,
-        began: float,
+        course: Course,
         held_bytes: int,
         *,
         is_bulk: bool,
     ) -> Ask:
+        course.user = caller.user
+        course.request_id = course.request_id or cleaned(asked.request_id)
         return Ask(
             asked.name,
             asked.version,
@@ -133,9 +139,14 @@ class Service:
             cast("list[bytes]", asked.pieces),  # a view of bytes is as good
             caller,
             deadline,
-            began,
+            course.began,
             held_bytes,
+            course=course,
         )
+
+    def begin(self, method: str, context: Any, began: float) -> Course:
+        """What is told of a prediction when it is over."""
+        return self.predictor.observer.begin_call(method, context.invocation_metadata(), began)
 
     def caller(self, context: Any) -> Caller:
         """Whom the call's metadata names; raises NotAuthenticated."""
@@ -164,8 +175,8 @@ class Service:
         return cast(bytes, message)
 
     @contextlib.contextmanager
-    def counted(self) -> Iterator[None]:
-        """Counts a request by what comes of it; one whose client leaves has no status."""
+    def counted(self, course: Course | None = None) -> Iterator[None]:
+        """Counts a request by what comes of it; one whose client leaves has no status. course: of a prediction."""
         self._counts.in_flight += 1
         status = 0
         try:
@@ -173,14 +184,23 @@ class Service:
             status = 200
         except LoaderdError as error:
             status = error.http_status
+            if course is not None:
+                course.error_code, course.rpc_status = error.code, code_of(error).value[0]
             raise
         except Exception:
             status = 500
+            if course is not None:
+                course.error_code, course.rpc_status = LoaderdError.code, grpc.StatusCode.INTERNAL.value[0]
             raise
+        else:
+            if course is not None:
+                course.rpc_status = grpc.StatusCode.OK.value[0]
         finally:
             self._counts.in_flight -= 1
             if status:
                 self._counts.by_class[status // 100] += 1
+            if course is not None:
+                self.predictor.observer.over(course, status)
 
 
 def _ending(name: str, work: Work) -> Work:

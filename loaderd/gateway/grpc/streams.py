@@ -19,6 +19,7 @@ from loaderd import wire
 from loaderd.errors import LoaderdError, NotAuthenticated, ShuttingDown
 from loaderd.gateway.grpc import generating, transcoding
 from loaderd.gateway.grpc.messages import message_class
+from loaderd.gateway.observing.course import Course
 
 if TYPE_CHECKING:
     from loaderd.gateway.grpc.service import Service
@@ -119,11 +120,14 @@ class _Stream:
 
     async def _answers(self, asked: transcoding.Asked | LoaderdError, message: bytes) -> AsyncGenerator[Pieces, None]:
         """The ModelStreamInferResponses, which also tell errors. Raises those that end the stream."""
+        course = self._service.begin("ModelStreamInfer", self._context, time.perf_counter())
+        course.request_bytes, course.response_bytes = len(message), 0
         try:
-            with self._service.counted():
+            with self._service.counted(course):
                 if isinstance(asked, LoaderdError):
                     raise asked
-                async for pieces in self._responses(asked, message):
+                async for pieces in self._responses(asked, message, course):
+                    course.response_bytes += sum(map(len, pieces))
                     yield transcoding.embedded(_ANSWER, pieces)
         except NotAuthenticated:
             raise
@@ -138,13 +142,15 @@ class _Stream:
             failure = LoaderdError(f"The gateway failed: {type(error).__name__}; its log has the traceback.")
             yield [_told(failure, asked)]
 
-    async def _responses(self, asked: transcoding.Asked, message: bytes) -> AsyncGenerator[Pieces, None]:
+    async def _responses(
+        self, asked: transcoding.Asked, message: bytes, course: Course
+    ) -> AsyncGenerator[Pieces, None]:
         """The ModelInferResponses: one, or as many as there are pieces of generated text. Raises LoaderdError."""
-        began, service = time.perf_counter(), self._service
+        service = self._service
         caller = service.caller(self._context)  # its token may have been revoked meanwhile
         deadline = service.deadline()
         async with service.memory.holding(message, deadline) as held_bytes:
-            ask = service.ask(asked, caller, deadline, began, held_bytes, is_bulk=self._is_bulk)
+            ask = service.ask(asked, caller, deadline, course, held_bytes, is_bulk=self._is_bulk)
             if asked.parameters.get(generating.STREAM_PARAMETER) is not True:
                 answer = await service.predictor.answer(ask)
                 yield transcoding.write(answer, {transcoding.FINAL_PARAMETER: True})

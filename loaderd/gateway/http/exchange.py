@@ -33,7 +33,7 @@ class Exchange:
     on_gone: called once when the client leaves before it has its answer. on_over: called once at the end, with the
     status of the answer, or 0 when there was nobody to answer. is_whole: all of the body has come. is_begun: part of
     the answer is written. is_traced: whether it was picked to be traced, None while nobody has drawn.
-    began: by time.perf_counter, when the first byte had come.
+    began: by time.perf_counter, when the first byte had come. sent_bytes: of the answer's body so far.
     """
 
     __slots__ = (
@@ -53,6 +53,7 @@ class Exchange:
         "method",
         "on_gone",
         "on_over",
+        "sent_bytes",
         "url",
     )
 
@@ -72,6 +73,7 @@ class Exchange:
         self.is_begun = False
         self.is_gone = False
         self.is_traced: bool | None = None
+        self.sent_bytes = 0
         self.on_gone: Callable[[], object] | None = None
         self.on_over: Callable[[int], object] | None = None
 
@@ -146,6 +148,7 @@ class Exchange:
             head = _OK_JSON % len(body)
         else:
             head = self._head(status, headers, (b"content-length: %d\r\n" % len(body),))
+        self.sent_bytes = len(body)
         if self.method == "HEAD":
             self._connection.write(head)
         elif len(body) <= _JOIN_BYTES:
@@ -165,6 +168,7 @@ class Exchange:
                 raise Disconnected
             if part:
                 self._connection.write(b"%x\r\n%b\r\n" % (len(part), part))
+                self.sent_bytes += len(part)
                 await self._connection.drained()
         self._connection.write(b"0\r\n\r\n")
         self._answered(200)

@@ -21,12 +21,23 @@ class PortInUse(LoaderdError):
     http_status = 500
 
 
-def tcp_listener(host: str, port: int) -> socket.socket:
-    """A bound socket; raises PortInUse when it cannot be had."""
+def tcp_listener(host: str, port: int, *, is_shared: bool = False, joins: bool = False) -> socket.socket:
+    """A bound socket; raises PortInUse when it cannot be had.
+
+    is_shared: other processes of this user may listen there as well. joins: one does already; else the port must be
+    free, of processes that would share it too.
+    """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        if is_shared and not joins and port:
+            with socket.socket(family, kind, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(address)
+                probe.listen()
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if is_shared:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.bind(address)
     except OSError as error:
         raise PortInUse(

@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import orjson
+
 if TYPE_CHECKING:
     from loaderd.gateway.observing.context import TraceContext
     from loaderd.gateway.routes import Route
@@ -15,7 +17,7 @@ LEFT = "client_left"  # in place of an error's code
 
 _NO_TEXT = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 # Where the model process writes them (loaderd.oip.response).
-_ID = re.compile(rb'\],"id":"((?:[^"\\\x00-\x1f]|\\["\\/bfnrtu]){1,600})"\}$')
+_ID = re.compile(rb'\],"id":"((?:[^"\\\x00-\x1f]|\\["\\/bfnrtu]){1,600})"\}\Z')
 _ITEMS = re.compile(rb'"outputs":\[\{"name":"[^"\\]{0,200}","datatype":"\w{1,16}","shape":\[(\d{1,9})')
 _HEAD_BYTES, _TAIL_BYTES = 1024, 700
 
@@ -78,7 +80,15 @@ class Course:
         if not self.request_id:
             end = len(body) if header_bytes is None else header_bytes
             told = _ID.search(bytes(body[max(0, end - _TAIL_BYTES) : end]))
-            self.request_id = "" if told is None else cleaned(told[1].decode("utf-8", "replace"))
+            self.request_id = "" if told is None else cleaned(_text(told[1]))
+
+
+def _text(escaped: bytes) -> str:
+    try:
+        text: str = orjson.loads(b'"%b"' % escaped)
+    except orjson.JSONDecodeError:
+        return ""
+    return text
 
 
 def cleaned(text: str, max_chars: int = MAX_TEXT_CHARS) -> str:

@@ -103,4 +103,5 @@ def _ask(request: Request, name: str, kind: wire.Kind, head: dict[str, Any], bod
         request.deadline,
         request.began,
         request.body.reserved_bytes,
+        course=request.course,
     )

@@ -48,6 +48,7 @@ class Command(BaseCommand):
             gateway_socket=settings.gateway_socket,
             inference_host=settings.INFERENCE_HOST,
             inference_port=settings.INFERENCE_PORT,
+            gateway_processes=settings.GATEWAY_PROCESSES,
             grpc_host=settings.GRPC_HOST,
             grpc_port=settings.GRPC_PORT or None,
             predict_timeout_seconds=settings.PREDICT_TIMEOUT_SECONDS,

@@ -115,6 +115,8 @@ class Door:
         except LoaderdError as error:
             protocol.send(self.channel, {"reply": message["request"], "error": error.to_message()})
         else:
+            if message["command"] == "metrics" and not isinstance(result, dict):
+                result = {"text": result or "", "doors": []}
             if result is not LATER:
                 self.reply(message, result)
 

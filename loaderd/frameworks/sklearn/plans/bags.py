@@ -53,7 +53,7 @@ class Bag:
         cells = found.columns
         if found.owners is not None:
             shift = self._column_bits + self._terms.has_signs
-            kind = np.int32 if shift + len(texts).bit_length() <= NARROW_BITS else np.int64
+            kind: Any = np.int32 if shift + len(texts).bit_length() <= NARROW_BITS else np.int64
             cells = (found.owners.astype(kind) << kind(shift)) | cells.astype(kind)
         cells.sort()
         cells, values = self._counted(cells)

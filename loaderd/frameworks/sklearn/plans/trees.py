@@ -124,7 +124,7 @@ def sums_of(trees: Sequence[Tree]) -> Sums:
 class TreesPlan(Plan):
     """finish: makes the method's answer of the rows' sums. threads: of the estimator's own way."""
 
-    rtol = 0.0  # the same numbers, added in the same order
+    rtol = 0.0  # the same numbers, added in the same order as by one thread
 
     def __init__(
         self,
@@ -139,6 +139,8 @@ class TreesPlan(Plan):
         self._sums = sums
         self._finish = finish
         self._max_rows = SKLEARN_ROWS if threads > 1 else None
+        if threads > 1:
+            self.rtol = 1e-9
         self._chunk_rows = max(1, CHUNK_LEAVES // len(trees))
 
     def __call__(self, items: np.ndarray) -> np.ndarray:

@@ -175,6 +175,14 @@ def test_nan_is_answered_by_a_forest_that_knows_it_and_refused_by_one_that_does_
                 answers(does_not, broken)
 
 
+def test_a_sample_with_a_gap_does_not_cost_the_plan() -> None:
+    rows = ROWS.copy()
+    rows[::7, 2] = np.nan
+    forest = RandomForestClassifier(5, random_state=0).fit(rows, KINDS)
+    model = planned(forest, metadata={"sample_input": [[0.5, 1.0, float("nan"), 0.0, 0.0]]})
+    np.testing.assert_array_equal(model.plan(ROWS), forest.predict_proba(ROWS))
+
+
 class Subclass(RandomForestClassifier):
     """Might do anything."""
 
