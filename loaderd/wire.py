@@ -9,14 +9,14 @@ Heads:
            "trace": true if the answer shall tell where its time went (left out: no),
            "usage": true if it shall tell how many tokens there were, "bulk": true if others go first}
   PREDICT  empty, or JSON: {"trace", "bulk"} as above
-  GENERATE empty
+  GENERATE empty, or JSON: {"trace"} as above
   CANCEL   the reason: "gone" or "timeout"
   PING     empty; answered at once, with an empty ANSWER
   ANSWER   of an untraced request: empty, or the length of the JSON part of the body in decimal digits.
            Of a traced one, so beginning with "{": {"header_bytes": that length or null, "trace": {"queue_seconds":
            from arrival to the first model call, "compute_seconds": sum of the model calls that it was part of,
-           "items": in the request, "batch_items": in the largest of those calls}}; likewise with "usage": {"tokens":
-           in the request} where that was asked for
+           "items": in the request, "batch_items": in the largest of those calls, null of generated text}};
+           likewise with "usage": {"tokens": in the request} where that was asked for
   PART     empty
   ERROR    empty; of a traced request that the model got to, JSON: {"trace": as above}
 """

@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 import tempfile
+import time
 import uuid
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +18,8 @@ from benchmarks.counters import ModelCounts, counts_of
 from benchmarks.models import MODELS, BenchModel, Item
 from benchmarks.peers.base import OpenInferencePeer
 from tests.stack import Stack
+
+SETTLED_SECONDS = 2.5
 
 
 def load(api: httpx.Client, model_id: str) -> None:
@@ -73,7 +76,16 @@ class Modelhub(OpenInferencePeer):
         self.__dict__.pop("_inputs", None)
 
     def counts(self, model: BenchModel) -> ModelCounts:
-        """What the model's process counted so far."""
+        """What the model's process counted so far, when nobody asks it any more: it tells now and then, not at once."""
+        before, since = self._counts(model), time.monotonic()
+        while time.monotonic() - since < SETTLED_SECONDS:
+            time.sleep(0.2)
+            now = self._counts(model)
+            if now != before:
+                before, since = now, time.monotonic()
+        return before
+
+    def _counts(self, model: BenchModel) -> ModelCounts:
         status, text = self.request("GET", "/metrics")
         assert status == 200, text
         return counts_of(text.decode(), model.model_id)

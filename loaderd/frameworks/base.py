@@ -83,7 +83,7 @@ class Artifact:
 
 PRECISIONS = {
     "bf16": "weights and arithmetic in bfloat16",
-    "int8": "linear layers in 8-bit integers, with scales that follow each batch",
+    "int8": "linear layers in 8-bit integers, with a scale for each row of their inputs",
 }
 """Lower precisions that a model may be loaded in."""
 

@@ -8,6 +8,7 @@ import logging
 import signal
 import socket
 import sys
+from collections.abc import Awaitable
 
 import uvloop
 
@@ -97,11 +98,18 @@ async def _serve(arguments: argparse.Namespace, channel: socket.socket) -> int:
 
 
 async def _open_grpc(arguments: argparse.Namespace, gateway: Gateway) -> Door:
-    host = arguments.grpc_host or arguments.host
-    door = await start_when_free(
-        lambda: start(host, arguments.grpc_port, gateway.predictor, gateway.access, budget=gateway.budget),
-        gateway.supervisor.send,
-    )
+    def begin(is_again: bool) -> Awaitable[Door]:
+        return start(
+            arguments.grpc_host or arguments.host,
+            arguments.grpc_port,
+            gateway.predictor,
+            gateway.access,
+            budget=gateway.budget,
+            is_shared=arguments.share_port,
+            joins=arguments.join or is_again,
+        )
+
+    door = await start_when_free(begin, gateway.supervisor.send)
     gateway.doors["grpc"] = door.counts
     return door
 

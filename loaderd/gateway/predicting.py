@@ -173,11 +173,15 @@ class Predictor:
                 course.asked_at = time.perf_counter()
             link = self.links.to(route)
             has_begun = False
-            messages = link.stream(ask.kind, ask.encoded_head(), ask.pieces, ask.deadline)
+            is_timed = course is not None and course.decision is not None
+            head = ask.encoded_head(trace=True) if is_timed else ask.encoded_head()
+            messages = link.stream(ask.kind, head, ask.pieces, ask.deadline)
             try:
                 async for message in messages:
                     if course is not None and course.first_part_at is None:
                         course.first_part_at = time.perf_counter()
+                    if course is not None and message.head:
+                        course.took(_take_timings(message))
                     yield require_answer(message)
                     has_begun = True
                 return

@@ -22,7 +22,8 @@ class Writing:
     """One request for text on its way. origin: whom to answer, for the door. items: how many texts it asks for.
 
     arrived_at, started_at: by time.perf_counter; started_at is when its first step began, None before. compute_seconds:
-    sum of the steps that it was part of. cancelled: nobody waits any more.
+    sum of the steps that it was part of. cancelled: nobody waits any more. is_traced: the answer tells where its time
+    went.
     """
 
     items: int
@@ -31,6 +32,7 @@ class Writing:
     started_at: float | None = None
     compute_seconds: float = 0.0
     cancelled: bool = False
+    is_traced: bool = False
 
 
 @dataclass(frozen=True, slots=True)

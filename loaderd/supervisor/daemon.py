@@ -548,7 +548,7 @@ class Daemon:
                 "load_wait_seconds": self.rules.load_wait_seconds,
                 "sampling_rate": self.rules.sampling_rate,
                 "slow_request_seconds": self.rules.slow_request_seconds,
-                "cache_max_bytes": self.rules.cache_max_bytes,
+                "cache_max_bytes": self.rules.cache_max_bytes // max(1, self.config.gateway_processes),  # of each
             },
         }
 

@@ -45,9 +45,9 @@ class GatewayLink:
 
     report: called with what the gateway saw of lineages' two versions (Comparison) and of single requests (Trace).
     on_silent(model_id, data_socket): a model's process took no connection, or lost one with requests in it. on_lost:
-    called with the requests that ended so. on_kept: called with what the cache did for a model. counts_of_others: what
-    other gateways behind the same port counted, for the metrics. is_shared: None: no other gateway uses the port; else
-    whether one listens there already.
+    called with the requests that ended so. on_kept: called with what the cache did for a model; None: the gateway
+    ended, and what it kept with it. counts_of_others: what other gateways behind the same port counted, for the
+    metrics. is_shared: None: no other gateway uses the port; else whether one listens there already.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class GatewayLink:
         *,
         on_silent: Callable[[str, str], None],
         on_lost: Callable[[Lost], None],
-        on_kept: Callable[[KeptAnswers], None],
+        on_kept: Callable[[KeptAnswers | None], None],
         counts_of_others: Callable[[], list[dict[str, Any]]] = list,
         is_shared: Callable[[], bool | None] = lambda: None,
     ) -> None:
@@ -111,6 +111,7 @@ class GatewayLink:
         """Forgets all that belonged to the gateway that is gone: the next one begins with the present table."""
         self._listening, self._writer = None, None
         self.counts = {}
+        self._on_kept(None)
         for waiting in self._routed.values():
             if not waiting.done():
                 waiting.set_result(None)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -90,8 +91,12 @@ class Gateways:
     def _counts_but(self, number: int) -> list[dict[str, Any]]:
         return [link.counts for at, link in enumerate(self._links) if at != number and link.counts]
 
-    def _add_kept(self, number: int, kept: KeptAnswers) -> None:
-        """What one gateway tells of its cache, with what all of them keep of the model."""
+    def _add_kept(self, number: int, kept: KeptAnswers | None) -> None:
+        """What one gateway tells of its cache, with what all of them keep of the model; None: it ended."""
+        if kept is None:
+            for model_id in [name for name, of_model in self._kept.items() if number in of_model]:
+                self._add_kept(number, KeptAnswers(model_id, time.time(), 0, 0, 0, 0, 0))
+            return
         of_model = self._kept.setdefault(kept.model_id, {})
         of_model[number] = kept.entries, kept.bytes
         entries, size = (sum(each) for each in zip(*of_model.values(), strict=True))

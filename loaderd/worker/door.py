@@ -231,7 +231,9 @@ class Door:
         request = orjson.loads(message.body)
         if not isinstance(request, dict):
             raise InvalidInput("The request must be a JSON object.")
-        return self._generation.start(request)
+        writing = self._generation.start(request)
+        writing.is_traced = bool(message.head) and bool(_read_head(message.head).get("trace"))
+        return writing
 
     # Answers
 
@@ -306,7 +308,8 @@ class Door:
             self._left_flight()
             if event.error is None:
                 self._answered(writing)
-                connection.send(request_id, wire.Kind.ANSWER, b"", orjson.dumps(event.final))
+                head = _telling_head_of_text(writing) if writing.is_traced and writing.started_at else b""
+                connection.send(request_id, wire.Kind.ANSWER, head, orjson.dumps(event.final))
                 continue
             error = self._compute.failure_of(event.error)
             if not isinstance(error, InvalidInput):
@@ -357,6 +360,17 @@ def _trace_of(job: Job) -> dict[str, Any]:
 def _traced_head(job: Job) -> bytes:
     """The head of a traced request's error (loaderd.wire); empty when the model did not get to it."""
     return b"" if job.started_at is None else orjson.dumps({"trace": _trace_of(job)})
+
+
+def _telling_head_of_text(writing: Writing) -> bytes:
+    assert writing.started_at is not None
+    trace = {
+        "queue_seconds": writing.started_at - writing.arrived_at,
+        "compute_seconds": writing.compute_seconds,
+        "items": writing.items,
+        "batch_items": None,
+    }
+    return orjson.dumps({"header_bytes": None, "trace": trace})
 
 
 def _telling_head(job: Job, head: bytes) -> bytes:

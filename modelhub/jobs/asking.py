@@ -109,8 +109,9 @@ class Asker:
                 self.on_waiting(error)
                 self._rest(RETRY_SECONDS[min(tries, len(RETRY_SECONDS) - 1)])
                 tries += 1
-        self.others.asked()
-        self._rest(self.pace.took(len(items), answer["latency_ms"] / 1000))
+        seconds = answer["latency_ms"] / 1000
+        self.others.asked(seconds)
+        self._rest(self.pace.took(len(items), seconds))
         predictions: list[dict[str, Any]] = answer["predictions"]
         return predictions
 

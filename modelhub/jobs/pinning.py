@@ -10,6 +10,7 @@ from loaderd.client import LoaderClient
 from loaderd.errors import InvalidInput, LoaderdError, ModelNotLoaded, UnknownModel
 from modelhub.conf import config
 from modelhub.inference import client
+from modelhub.jobs.pacing import Answered
 from modelhub.lifecycle.versions import highest
 from modelhub.registry.choices import Status
 from modelhub.registry.models import Alias, Model, ModelVersion
@@ -70,11 +71,10 @@ def signature_of(version: ModelVersion, *, user: str) -> dict[str, Any]:
     return signature
 
 
-def answered(model_id: str) -> tuple[int, float] | None:
-    """(requests that the model's process has answered since it began, when it answered the last one), as loaderd saw
-    it a moment ago; None when it does not say."""
+def answered(model_id: str) -> Answered | None:
+    """What the model's process has answered, as loaderd saw it a moment ago; None when it does not say."""
     try:
         seen = LoaderClient(config().control_socket, timeout_seconds=1.0).status()["models"][model_id]["counters"]
-        return int(seen["requests"]), float(seen["last_at"] or 0.0)
+        return Answered(int(seen["requests"]), float(seen["latency_seconds"]), float(seen["last_at"] or 0.0))
     except (LoaderdError, KeyError, TypeError):
         return None

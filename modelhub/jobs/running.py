@@ -153,7 +153,7 @@ class JobRun:
             version.model_id,
             job.owner_name,
             timeout_seconds=client.time_limit_seconds(),
-            pace=Pace(options.batch_rows, others.are_there),
+            pace=Pace(options.batch_rows, others.seconds),
             others=others,
             patience_seconds=PATIENCE_SECONDS,
             stop=self._stop,

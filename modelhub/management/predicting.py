@@ -64,7 +64,7 @@ class FilePrediction:
                     pinned.model_id,
                     user,
                     timeout_seconds=client.time_limit_seconds(),
-                    pace=Pace(self.options.batch_rows, others.are_there),
+                    pace=Pace(self.options.batch_rows, others.seconds),
                     others=others,
                     patience_seconds=patience_seconds,
                     stop=stop,

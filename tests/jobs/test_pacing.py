@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from modelhub.jobs.pacing import BUSY_SECONDS, BUSY_SHARE, MOST_ROWS, QUIET_AFTER_SECONDS, QUIET_SECONDS, Others, Pace
+import pytest
+
+from modelhub.jobs.pacing import (
+    MOST_ROWS,
+    QUIET_AFTER_SECONDS,
+    QUIET_SECONDS,
+    RARE_TIME_SHARE,
+    SHORT_SHARE,
+    SHORT_TIME_SHARE,
+    Answered,
+    Others,
+    Pace,
+)
 
 
 def settle(pace: Pace, fixed: float, per_row: float) -> int:
@@ -24,72 +36,89 @@ def test_a_limit_is_kept() -> None:
     assert settle(Pace(most_rows=8), 0.0, 0.00001) == 8
 
 
-def test_others_make_requests_short_and_leave_room_between_them() -> None:
-    is_busy = False
-    pace = Pace(is_busy=lambda: is_busy)
+def share(rest: float, computed: float) -> float:
+    return computed / (computed + rest)
+
+
+def test_beside_slow_answers_requests_are_short_and_use_a_small_share_of_the_time() -> None:
+    latency: float | None = None
+    pace = Pace(others=lambda: latency)
     assert settle(pace, 0.0004, 0.00005) == MOST_ROWS
-    is_busy = True
-    assert pace.rows * 0.00005 <= BUSY_SECONDS  # the very next one is short
-    rest = pace.took(20, 0.001)
-    assert abs(0.001 / (0.001 + rest) - BUSY_SHARE) < 1e-9
-    waited = pace.took(20, 0.5)  # most of it behind others: that is no reason to rest longer
-    assert waited < 3 * rest
-    assert pace.rows > 10
-    is_busy = False
-    assert pace.took(20, 0.002) == 0.0
+    latency = 0.010
+    rows = pace.rows  # the very next one is short
+    assert rows > 1
+    assert 0.0004 + rows * 0.00005 <= SHORT_SHARE * latency
+    computed = 0.0004 + rows * 0.00005
+    assert share(pace.took(rows, computed), computed) == pytest.approx(SHORT_TIME_SHARE)
+    assert pace.took(rows, 0.5) < 0.1, "most of it was behind others: no reason to rest longer"
+    latency = None
+    assert pace.took(rows, computed) == 0.0
+
+
+@pytest.mark.parametrize(("fixed", "per_row"), [(0.0004, 0.00005), (0.0, 0.010)])
+def test_beside_quick_answers_requests_are_rare(fixed: float, per_row: float) -> None:
+    latency: float | None = None
+    pace = Pace(others=lambda: latency)
+    settle(pace, fixed, per_row)
+    latency = 0.0006
+    rows = pace.rows
+    computed = fixed + per_row * rows
+    assert rows == 1 or computed <= 0.003
+    assert share(pace.took(rows, computed), computed) == pytest.approx(RARE_TIME_SHARE, rel=0.6)
 
 
 class Counter:
     """A model's process: its count is what loaderd saw a moment ago."""
 
     def __init__(self) -> None:
-        self.now, self.requests, self.last_at = 0.0, 100, 0.0
+        self.now, self.requests, self.seconds, self.last_at = 0.0, 100, 1.0, 0.0
 
-    def __call__(self) -> tuple[int, float]:
-        return self.requests, self.last_at
+    def __call__(self) -> Answered:
+        return Answered(self.requests, self.seconds, self.last_at)
 
-    def answered(self, count: int = 1) -> None:
-        self.requests += count
+    def answered(self, seconds: float = 0.001) -> None:
+        self.requests += 1
+        self.seconds += seconds
         self.last_at = self.now
 
 
 def test_ones_own_requests_are_nobody_else() -> None:
     counter = Counter()
     others = Others(counter, clock=lambda: counter.now, wall=lambda: counter.now)
-    assert not others.are_there()
+    assert others.seconds() is None
     for step in range(500):
         counter.now = step * 0.1
         if step % 10:  # the count lags behind by up to a second
-            others.asked()
+            others.asked(0.001)
         else:
             counter.requests, counter.last_at = 100 + sum(1 for one in range(step) if one % 10), counter.now - 0.1
-        assert not others.are_there(), step
+        assert others.seconds() is None, step
 
 
 def test_one_foreign_request_is_seen_and_forgotten_after_a_while() -> None:
     counter = Counter()
     others = Others(counter, clock=lambda: counter.now, wall=lambda: counter.now)
-    others.are_there()
+    others.seconds()
     for _ in range(20):
         counter.now += 0.5
-        others.asked()
+        others.asked(0.001)
         counter.answered()
     counter.now += 1
-    assert not others.are_there()
-    counter.answered()
+    assert others.seconds() is None
+    counter.answered(0.004)
     counter.now += 1
-    assert others.are_there()
+    assert others.seconds() == pytest.approx(0.004)
     counter.now += QUIET_AFTER_SECONDS + 1
-    assert not others.are_there()
+    assert others.seconds() is None
 
 
 def test_another_process_begins_to_count_anew() -> None:
     counter = Counter()
     others = Others(counter, clock=lambda: counter.now, wall=lambda: counter.now)
-    others.are_there()
+    others.seconds()
     counter.now, counter.requests = 5.0, 0
-    assert not others.are_there()
+    assert others.seconds() is None
     counter.now = 10.0
     counter.answered()
     counter.now = 12.0
-    assert others.are_there()
+    assert others.seconds() is not None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ import transformers
 
 from loaderd.errors import ArtifactRefused, LoadFailed
 from loaderd.frameworks.base import Artifact, ReportProgress
+from loaderd.frameworks.transformers.linears import quantize
 
 UNLIMITED_TOKENS = 1_000_000  # tokenizers say "no limit" with a number above this
 OFFSET_POSITIONS = frozenset({"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "longformer"})
@@ -61,9 +61,7 @@ class Checkpoint:
                 model_id=self.model_id,
                 precision=precision,
             )
-        with warnings.catch_warnings():  # moving to a package of its own; this torch has it here
-            warnings.simplefilter("ignore")
-            torch.ao.quantization.quantize_dynamic(self.network, {torch.nn.Linear}, torch.qint8, inplace=True)
+        quantize(self.network)
 
     def free_encoder(self) -> None:
         """Lets a network go that another way of computing has taken the place of; of one with a head, that stays."""

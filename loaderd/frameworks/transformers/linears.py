@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
@@ -68,23 +67,47 @@ class BlockedLinear(Linear):
 
 
 class QuantizedLinear(Linear):
-    """8-bit weights with a scale per output, inputs quantised by the range of what comes together."""
+    """8-bit weights with a scale per output, inputs quantised with a scale per row: no row changes another's answer."""
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor, activation: Activation | None = None) -> None:
-        scales = (weight.abs().amax(dim=1).double() / 127).clamp(min=torch.finfo(torch.float32).eps)
-        with warnings.catch_warnings():  # tensors that know their scale are to go; the kernels that take them are not
-            warnings.filterwarnings("ignore", "torch.quantize_per_tensor, torch.quantize_per_channel")
-            zeros = torch.zeros(len(weight), dtype=torch.long)
-            quantized = torch.quantize_per_channel(weight.contiguous(), scales, zeros, 0, torch.qint8)
-        self._packed = torch.ops.quantized.linear_prepack(quantized, bias)
-        self._activation = activation
+        self._scales = _scales(weight)
+        self._weight = (weight / self._scales).round_().to(torch.int8).t().contiguous()
+        self._scales = self._scales.flatten()
+        self._bias, self._activation = bias, activation
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
-        made: torch.Tensor = torch.ops.quantized.linear_dynamic(rows, self._packed)
+        scales = _scales(rows)
+        made = torch._int_mm((rows / scales).round_().to(torch.int8), self._weight).to(torch.float32)
+        made.mul_(scales).mul_(self._scales).add_(self._bias)
         return made if self._activation is None else self._activation(made)
 
     def added_to(self, residual: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         return self(rows).add_(residual)
+
+
+class QuantizedModule(torch.nn.Module):
+    """In the place of a torch.nn.Linear in a network that transformers calls."""
+
+    def __init__(self, layer: torch.nn.Linear) -> None:
+        super().__init__()
+        self._linear = linear([layer], "int8")
+        self._width = layer.out_features
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        return self._linear(values.reshape(-1, values.shape[-1])).view(*values.shape[:-1], self._width)
+
+
+def quantize(network: torch.nn.Module) -> None:
+    """Puts 8-bit layers in the place of all of the network's linear ones."""
+    for module in list(network.modules()):
+        for name, layer in list(module.named_children()):
+            if type(layer) is torch.nn.Linear:
+                setattr(module, name, QuantizedModule(layer))
+
+
+def _scales(rows: torch.Tensor) -> torch.Tensor:
+    """Of each row, as a column; 1 step of 127 reaches its largest value."""
+    return rows.abs().amax(dim=1, keepdim=True).div_(127).clamp_(min=torch.finfo(torch.float32).tiny)
 
 
 def linear(layers: list[torch.nn.Linear], precision: str, activation: tuple[str, Activation] | None = None) -> Linear:

@@ -47,12 +47,22 @@ class Door:
         await self._server.stop(GRACE_SECONDS)
 
 
-async def start(host: str, port: int, predictor: Predictor, access: Access, *, budget: Budget | None = None) -> Door:
-    """A door that listens; port 0: any free one. budget: what all doors' bodies share.
+async def start(
+    host: str,
+    port: int,
+    predictor: Predictor,
+    access: Access,
+    *,
+    budget: Budget | None = None,
+    is_shared: bool = False,
+    joins: bool = False,
+) -> Door:
+    """A door that listens; port 0: any free one. budget: what all doors' bodies share. is_shared: other processes of
+    this user may listen there as well. joins: one may do so already; else the port must be free.
 
     Raises GrpcPortInUse. Nothing of gRPC is imported, and no thread of it runs, until this is called.
     """
-    _require_port(host, port)
+    _require_port(host, port, may_be_shared=is_shared and joins)
     await asyncio.to_thread(importlib.import_module, "loaderd.gateway.grpc.service")  # while HTTP is answered
     from grpc import Compression, aio
 
@@ -69,7 +79,7 @@ async def start(host: str, port: int, predictor: Predictor, access: Access, *, b
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
             ("grpc.max_send_message_length", -1),  # `transcoding` bounds it, and says so
             ("grpc.max_metadata_size", 64 * 1024),
-            ("grpc.so_reuseport", 0),  # with it a second door would take the port, and half of the calls
+            ("grpc.so_reuseport", int(is_shared)),  # else another program would take half of the calls unnoticed
             ("grpc.keepalive_time_ms", 60_000),  # a client that is gone without a word is noticed
             ("grpc.keepalive_timeout_ms", 20_000),
             ("grpc.keepalive_permit_without_calls", 1),
@@ -85,13 +95,16 @@ async def start(host: str, port: int, predictor: Predictor, access: Access, *, b
     return Door(server, service, bound, counts)
 
 
-async def start_when_free(begin: Callable[[], Awaitable[Door]], tell: Callable[[dict[str, Any]], None]) -> Door:
-    """The door that `begin` starts, tried again while its port is in use. tell: called with an event, "grpc", when it
-    listens ("port") and when it cannot yet ("error")."""
+async def start_when_free(begin: Callable[[bool], Awaitable[Door]], tell: Callable[[dict[str, Any]], None]) -> Door:
+    """The door that `begin` starts, tried again while its port is in use.
+
+    begin(is_again): whether it was tried before; then it may be a gateway beside this one that has the port by now.
+    tell: called with an event, "grpc", when it listens ("port") and when it cannot yet ("error").
+    """
     was_told = False
     while True:
         try:
-            door = await begin()
+            door = await begin(was_told)
         except GrpcPortInUse as error:
             if not was_told:
                 log.error("%s", error)
@@ -103,12 +116,13 @@ async def start_when_free(begin: Callable[[], Awaitable[Door]], tell: Callable[[
             return door
 
 
-def _require_port(host: str, port: int) -> None:
+def _require_port(host: str, port: int, *, may_be_shared: bool) -> None:
     """Raises GrpcPortInUse with the system's reason, which gRPC would only write into the log."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, protocol) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(may_be_shared))
             probe.bind(address)
             probe.listen()
     except OSError as error:

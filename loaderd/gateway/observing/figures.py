@@ -22,7 +22,7 @@ def exposition(own: Mapping[str, int], others: Iterable[Mapping[str, Any]]) -> s
     outcomes = [name for name in sums if name.startswith("spans_")]
     if outcomes:
         lines += [
-            "# HELP modelhub_gateway_spans_total Spans: taken by the collector, not taken by it, not sent for want of room.",
+            "# HELP modelhub_gateway_spans_total Spans: taken by the collector, not taken by it, or never sent.",
             "# TYPE modelhub_gateway_spans_total counter",
         ]
         lines += [

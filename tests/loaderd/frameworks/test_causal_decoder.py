@@ -37,6 +37,7 @@ def network(name: str) -> Any:
     import torch
     import transformers
 
+    torch.set_num_threads(1)  # more of them wait for each other where the cores are busy
     torch.manual_seed(0)
     config = getattr(transformers, CONFIGS.get(name, f"{name}Config"))(**NETWORKS[name], **ENDS)
     made = getattr(transformers, CLASSES.get(name, f"{name}ForCausalLM"))(config).eval()

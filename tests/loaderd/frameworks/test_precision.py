@@ -94,14 +94,16 @@ def test_of_the_words_for_a_gap_the_best_counts() -> None:
 
 
 @pytest.mark.parametrize(
-    ("framework", "format", "kind"),
+    ("framework", "stored_as", "kind"),
     [
         pytest.param("sklearn", "skops", "scikit-learn models", marks=pytest.mark.xdist_group("sklearn")),
         pytest.param("tensorflow", "keras", "TensorFlow models", marks=pytest.mark.xdist_group("tensorflow")),
     ],
 )
-def test_a_framework_that_knows_one_precision_says_so(framework: str, format: str, kind: str, tmp_path: Path) -> None:
-    artifact = Artifact("m-v1", tmp_path, format, (), approved=True, precision="bf16")
+def test_a_framework_that_knows_one_precision_says_so(
+    framework: str, stored_as: str, kind: str, tmp_path: Path
+) -> None:
+    artifact = Artifact("m-v1", tmp_path, stored_as, (), approved=True, precision="bf16")
 
     def load() -> Any:
         return catalogue.framework(framework).load(artifact, lambda share: None)

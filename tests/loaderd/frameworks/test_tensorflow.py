@@ -69,3 +69,46 @@ def test_a_network_with_a_fixed_batch_cannot_be_asked_in_batches(tmp_path: Path)
 
     with pytest.raises(LoadFailed, match=r"m-v1 has row of the shape \[8, 4\]; the first dimension must be open"):
         load(tmp_path, keras.layers.Dense(1), batch_size=8)
+
+
+def test_no_size_of_a_batch_is_traced_again_or_answered_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import keras
+    import numpy as np
+
+    layers = [keras.layers.Dense(8, activation="relu"), keras.layers.Dense(3, activation="softmax")]
+    traced = []
+    compute = keras.layers.Dense.call
+
+    def counted(layer: Any, inputs: Any, training: Any = None) -> Any:
+        traced.append(layer.name)
+        return compute(layer, inputs, training=training)
+
+    monkeypatch.setattr(keras.layers.Dense, "call", counted)
+    model = load(tmp_path, *layers, labels=["a", "b", "c"])
+    model.warm_up()
+    rows = np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32)
+    wanted = layers[1](layers[0](rows)).numpy()
+    traced.clear()
+    for size in (1, 2, 3, 8, 32, 64):
+        answer = model.predict({"row": rows[:size]})["probabilities"]
+        np.testing.assert_allclose(answer, wanted[:size], atol=1e-5)
+    assert traced == []
+
+
+def test_a_function_is_called_as_it_is_where_tensorflow_has_no_shorter_way() -> None:
+    import tensorflow as tf
+
+    from loaderd.frameworks.tensorflow.keras_archive import _flat
+
+    scale = tf.Variable(3.0)
+    concrete = tf.function(lambda x: [x * scale]).get_concrete_function(tf.TensorSpec((None,), tf.float32))
+
+    class Older:
+        def __call__(self, *tensors: Any) -> Any:
+            return concrete(*tensors)
+
+    for run in (_flat(concrete), _flat(Older())):
+        (answer,) = run(tf.constant([1.0, 2.0]))
+        assert answer.numpy().tolist() == [3.0, 6.0]

@@ -126,7 +126,7 @@ def test_who_may_not_predict_gets_nothing(caching: RunningDaemon, toy: Toy) -> N
 
 class TestPolicy:
     def test_a_model_decides_for_itself(self, start_serving: Start, toy: Toy) -> None:
-        daemon = start_serving(rules={"models": {"toy-v2": {"cache_enabled": True}}})
+        daemon = start_serving(rules={"sampling_rate": 0.0, "models": {"toy-v2": {"cache_enabled": True}}})
         daemon.load(toy())
         daemon.load(toy("toy-v2", version="2"))
         assert ask(daemon) != ask(daemon)
@@ -240,6 +240,36 @@ class TestFigures:
         until = time.monotonic() + 5.0
         while time.monotonic() < until:
             assert ask(daemon) == first, "it was unloaded for being idle"
+
+
+def test_what_is_kept_ends_with_the_gateway(caching: RunningDaemon, toy: Toy) -> None:
+    caching.load(toy())
+    first = ask(caching)
+    caching.wait(lambda: figure(caching, "entries") == 1)
+    (gateway,) = (each for each in caching.descendants() if "loaderd.gateway" in each.cmdline())
+    gateway.kill()
+    caching.wait(lambda: not gateway.is_running() and caching.client.ping()["inference"])
+    assert figure(caching, "entries") == 0
+    assert ask(caching) != first
+    caching.wait(lambda: figure(caching, "misses_total") == 2)
+
+
+def test_several_gateways_keep_each_their_own_and_are_told_and_cleared_together(start_serving: Start, toy: Toy) -> None:
+    daemon = start_serving(rules=KEPT, gateway_processes=2)
+    daemon.load(toy())
+
+    def ask_anew() -> str:
+        with door(daemon) as client:  # the kernel gives a new connection to either
+            return data(infer(client))
+
+    answers = {ask_anew()}
+    while len(answers) < 2:
+        answers.add(ask_anew())
+    daemon.wait(lambda: figure(daemon, "entries") == 2)
+    assert {ask_anew() for _ in range(10)} <= answers
+    assert daemon.client.forget_answers("toy-v1") == 2
+    daemon.wait(lambda: figure(daemon, "entries") == 0)
+    assert ask_anew() not in answers
 
 
 class TestClearing:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import repeat
@@ -10,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-MAX_TERMS = 1_000_000  # a larger vocabulary takes more than a second or two to take apart
+MAX_TERMS = 500_000  # a larger vocabulary takes more than half a second to take apart
 
 SHORTEST_WORD = {
     pattern: len(words) // 2
@@ -82,7 +84,6 @@ class Words:
     Costs 32 to 48 bytes a term and some 150 a different word.
     """
 
-    vectorizer: Any
     numbers: dict[str, int]
     columns: np.ndarray  # of the terms of one word, by the word's number; -1: none
     levels: tuple[Level, ...]
@@ -152,7 +153,6 @@ def words_of(vectorizer: Any, preprocess: Any, tokenize: Any) -> Words | None:
         numbers.update(dict.fromkeys(_SINGLE, _LEFT_OUT))
     numbers.pop("", None)  # ends a text
     return Words(
-        vectorizer,
         numbers,
         columns,
         _levels(terms, stride),
@@ -176,18 +176,20 @@ def _taken_apart(
 
     A term is its words joined by blanks, and no word holds one; what has another number of words is never found.
     """
-    numbers: dict[str, int] = {}
-    sequences: list[list[int]] = [[] for _ in range(most)]
+    terms: list[list[str]] = [[] for _ in range(most)]
     columns: list[list[int]] = [[] for _ in range(most)]
     for term, column in vocabulary.items():
-        words = term.split(" ")
-        if fewest <= len(words) <= most:
-            sequences[len(words) - 1] += [numbers.setdefault(word, len(numbers) + 1) for word in words]
-            columns[len(words) - 1].append(column)
-    return numbers, [
-        (np.array(sequence, np.int64).reshape(-1, at), np.array(column, np.int64))
-        for at, (sequence, column) in enumerate(zip(sequences, columns, strict=True), 1)
-    ]
+        blanks = term.count(" ")
+        if fewest <= blanks + 1 <= most:
+            terms[blanks].append(term)
+            columns[blanks].append(column)
+    numbers: defaultdict[str, int] = defaultdict(itertools.count(1).__next__)
+    taken_apart = []
+    for of_length, some in enumerate(terms, 1):
+        words = " ".join(some).split(" ") if some else []  # of_length of each term
+        sequences = np.fromiter(map(numbers.__getitem__, words), np.int64, len(words)).reshape(-1, of_length)
+        taken_apart.append((sequences, np.array(columns[of_length - 1], np.int64)))
+    return dict(numbers), taken_apart
 
 
 def _levels(terms: list[tuple[np.ndarray, np.ndarray]], stride: int) -> tuple[Level, ...]:
@@ -196,10 +198,11 @@ def _levels(terms: list[tuple[np.ndarray, np.ndarray]], stride: int) -> tuple[Le
     ahead = [sequences[:, 0] for sequences, _ in terms]
     for at in range(1, len(terms)):
         keys = [ahead[longer] * stride + terms[longer][0][:, at] for longer in range(at, len(terms))]
-        known = np.unique(np.concatenate(keys))
+        known, places = np.unique(np.concatenate(keys), return_inverse=True)
+        of_lengths = np.split(places, np.cumsum([len(key) for key in keys])[:-1])
         columns = np.full(len(known), -1)
-        columns[known.searchsorted(keys[0])] = terms[at][1]
-        for longer, key in enumerate(keys, at):
-            ahead[longer] = known.searchsorted(key) + 1
+        columns[of_lengths[0]] = terms[at][1]
+        for longer, of_length in enumerate(of_lengths, at):
+            ahead[longer] = of_length + 1
         levels.append(Level(known, columns))
     return tuple(levels)

@@ -6,6 +6,7 @@ import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -44,6 +45,35 @@ def test_a_port_in_use_is_told_and_http_goes_on(tmp_path: Path) -> None:
             stub = Stub(port)
             assert stub("ServerReady").ready
             stub.close()
+
+
+def test_several_gateways_share_the_port(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    sharing = ("--share-port", "--grpc-port", str(port))
+    folders = [tmp_path / name for name in ("first", "second")]
+    for folder in folders:
+        folder.mkdir()
+    with Door(folders[0], *sharing) as first, Door(folders[1], *sharing, "--join") as second:
+        for door in (first, second):
+            door.listening()
+            assert grpc_event(door) == {"event": "grpc", "port": port, "error": None}
+        first.process.terminate()
+        assert first.process.wait(20) == 0
+        second.allow(EVERYTHING)
+        stub = Stub(port)
+        assert stub("ServerLive").live  # the other one answers on
+        stub.close()
+        with Door(tmp_path, "--grpc-port", str(port)) as stranger:
+            stranger.listening()
+            assert grpc_event(stranger)["error"]["code"] == "grpc_port_in_use"
+
+
+def grpc_event(door: Door) -> dict[str, Any]:
+    """What a gateway says of its gRPC door; its other events are passed over."""
+    while (event := door.event())["event"] != "grpc":
+        pass
+    return event
 
 
 def test_without_a_port_there_is_no_grpc(tmp_path: Path) -> None:
