@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from benchmarks import places
 from benchmarks.document import table
 from benchmarks.models import MODELS
 from benchmarks.peers import KINDS, named
@@ -32,7 +33,7 @@ def peers_block(rows: Sequence[LoadRow], versions: Mapping[str, str], seconds: i
         parts += ["### Targets", table(["target", "seen", ""], judged)]
     if failed := [(row.peer, row.model, _one_line(row.failed)) for row in rows if row.failed]:
         parts += ["### Not measured", table(["peer", "model", "why"], failed)]
-    parts += ["### Versions and settings", settings_table(peers, versions)]
+    parts += ["### Versions and settings", f"In every environment: {libraries()}.", settings_table(peers, versions)]
     return "\n\n".join(parts)
 
 
@@ -77,6 +78,11 @@ def _cell(figure: Figure | None) -> str:
     mark = " ~" if figure.is_disturbed else ""
     spread = f" ±{figure.spread / 2:.0%}" if figure.runs > 1 else ""
     return f"{figure.requests_per_second:,.0f}{spread} ({figure.p50_ms:.3g} / {figure.p99_ms:.3g}){mark}"
+
+
+def libraries() -> str:
+    lines = (places.REQUIREMENTS_DIR / "models.txt").read_text().splitlines()
+    return ", ".join(line.replace("==", " ") for line in lines if line and not line.startswith("#"))
 
 
 def legend() -> str:

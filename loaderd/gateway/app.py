@@ -248,7 +248,7 @@ class Front:
 
         def over(status: int) -> None:
             self._over(status)
-            course.response_bytes = exchange.sent_bytes
+            course.request_bytes, course.response_bytes = exchange.received_bytes, exchange.sent_bytes
             self._observer.over(course, status)
 
         exchange.on_over = over

@@ -17,7 +17,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Any, BinaryIO
 
-from django.db import InterfaceError, OperationalError, connection
+from django.db import DatabaseError, InterfaceError, OperationalError, connection
 from django.db.models import F, Q
 from django.utils import timezone
 
@@ -139,6 +139,11 @@ class JobRun:
         except OSError as error:
             if Job.objects.filter(pk=job.pk).exists():
                 self._fail(_of_disk(error))
+        except DatabaseError:
+            raise
+        except Exception as error:  # the others in the queue have nothing to do with it
+            logger.exception("job %s", job.pk)
+            self._fail(LoaderdError(f"The runner failed: {type(error).__name__}; its log has the traceback."))
 
     def _score(self, source: BinaryIO) -> Checkpoint:
         job, options = self._job, Options.from_json(self._job.options)

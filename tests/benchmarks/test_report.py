@@ -23,3 +23,4 @@ def test_the_block_tells_figures_targets_versions_and_what_was_not_measured() ->
     assert "![throughput](performance/throughput.svg)" in block
     assert "| torchserve |  | TorchServe needs Java 17. |" in block
     assert "| FastAPI by hand | fastapi 1.2 |" in block
+    assert "In every environment: scikit-learn " in block

@@ -258,6 +258,20 @@ def test_files_that_are_gone_fail_the_job(submit: Callable[..., Job], model: Ans
     assert "are not there any more" in job.error["message"]
 
 
+def test_what_nobody_expected_fails_one_job_and_not_the_next(
+    submit: Callable[..., Job], model: Answering, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second = submit(), submit()
+    model.on_asked = lambda: {}["nothing"] if len(model.asked) == 3 else None
+    turn()
+    turn()
+    first.refresh_from_db()
+    second.refresh_from_db()
+    assert (first.state, second.state) == (JobState.FAILED, JobState.SUCCEEDED)
+    assert first.error["message"] == "The runner failed: KeyError; its log has the traceback."
+    assert "Traceback" in caplog.text
+
+
 def test_a_folder_that_somebody_works_in_is_left_alone(submit: Callable[..., Job], model: Answering) -> None:
     job = submit()
     with JobFolder(job.pk).held() as is_mine:

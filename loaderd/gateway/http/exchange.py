@@ -33,7 +33,8 @@ class Exchange:
     on_gone: called once when the client leaves before it has its answer. on_over: called once at the end, with the
     status of the answer, or 0 when there was nobody to answer. is_whole: all of the body has come. is_begun: part of
     the answer is written. is_traced: whether it was picked to be traced, None while nobody has drawn.
-    began: by time.perf_counter, when the first byte had come. sent_bytes: of the answer's body so far.
+    began: by time.perf_counter, when the first byte had come. received_bytes, sent_bytes: of its body
+    and of the answer's, so far.
     """
 
     __slots__ = (
@@ -53,6 +54,7 @@ class Exchange:
         "method",
         "on_gone",
         "on_over",
+        "received_bytes",
         "sent_bytes",
         "url",
     )
@@ -73,6 +75,7 @@ class Exchange:
         self.is_begun = False
         self.is_gone = False
         self.is_traced: bool | None = None
+        self.received_bytes = 0
         self.sent_bytes = 0
         self.on_gone: Callable[[], object] | None = None
         self.on_over: Callable[[int], object] | None = None
@@ -112,8 +115,10 @@ class Exchange:
         """A piece of the body has come. What comes behind an answer is thrown away."""
         if self.is_answered:
             return
+        size = len(piece)
         self._pieces.append(piece)
-        self._unread_bytes += len(piece)
+        self._unread_bytes += size
+        self.received_bytes += size
         self._wake()
 
     def finish(self) -> None:

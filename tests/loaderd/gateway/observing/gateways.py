@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,12 @@ from tests.loaderd.gateway.door import Door
 @contextmanager
 def serving_with(folder: Path, variables: dict[str, str], *kinds: str, grpc: bool = False) -> Iterator[Served]:
     """As `serving`, the gateway's environment with these variables."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in variables.items():
-            patch.setenv(name, value)
-        with serving(folder, *kinds, grpc=grpc) as served:
-            yield served
+    with ExitStack() as stack:
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in variables.items():
+                patch.setenv(name, value)
+            served = stack.enter_context(serving(folder, *kinds, grpc=grpc))
+        yield served
 
 
 def figures(served: Served, beginning: str) -> dict[str, float]:

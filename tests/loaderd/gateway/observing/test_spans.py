@@ -17,7 +17,7 @@ from tests.loaderd.gateway.conftest import Served
 from tests.loaderd.gateway.door import TOKEN
 from tests.loaderd.gateway.grpc.conftest import Stub, echo
 from tests.loaderd.gateway.observing.collector import Collector, Told, collecting
-from tests.loaderd.gateway.observing.gateways import serving_with, spans, wait_for_exporter
+from tests.loaderd.gateway.observing.gateways import Log, serving_with, spans, wait_for_exporter
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -166,7 +166,10 @@ def test_an_error_has_its_code_and_of_the_models_own_the_stages(served: Served, 
     assert infer(served, "refuse", traceparent=f"00-{refused}-{SPAN_ID}-01").status_code == 400
     assert infer(served, "boom", traceparent=f"00-{broken}-{SPAN_ID}-01").status_code == 500
     predict = collector.of_trace(unknown, 1)["predict"]
-    assert (predict.attributes["error.type"], predict.attributes["http.response.status_code"]) == ("unknown_model", 404)
+    assert (predict.attributes["error.type"], predict.attributes["http.response.status_code"]) == (
+        "model_not_found",
+        404,
+    )
     assert predict.status == 0  # a client's mistake is no error of the server, as the conventions have it
     predict = collector.of_trace(refused, 3)["predict"]
     assert (predict.attributes["error.type"], predict.status) == ("invalid_input", 0)
@@ -249,7 +252,7 @@ def test_grpc_has_the_same_spans(served: Served, collector: Collector) -> None:
     of_stream = [span for span in collector.spans if span.trace_id == streamed and span.name == "predict"]
     assert [span.attributes["rpc.method"] for span in of_stream] == ["ModelStreamInfer"] * 2
     refused = collector.of_trace(wrong, 1)["predict"]
-    assert (refused.attributes["error.type"], refused.attributes["rpc.grpc.status_code"]) == ("unknown_model", 5)
+    assert (refused.attributes["error.type"], refused.attributes["rpc.grpc.status_code"]) == ("model_not_found", 5)
 
 
 def echo_request(text: str) -> Any:
@@ -336,8 +339,6 @@ def test_a_collector_that_is_away_costs_spans_only(tmp_path: Path) -> None:
 def test_variables_that_are_not_understood_leave_the_door_open(tmp_path: Path) -> None:
     variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", "OTEL_BSP_MAX_QUEUE_SIZE": "-5"}
     with serving_with(tmp_path, variables, "echo") as served:
-        from tests.loaderd.gateway.observing.gateways import Log
-
         log = Log(served.door)
         wait_until(lambda: any("no spans are exported" in line for line in log.lines), 60, "it says why")
         assert infer(served).status_code == 200
