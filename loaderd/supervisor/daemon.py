@@ -729,7 +729,8 @@ class Daemon:
                 errors=lost.requests,
                 latency_seconds=lost.latency_seconds,
                 last_at=lost.at,
-                last_error=lost.error,
+                # What ended the process says more than that it ended.
+                last_error=self.model(lost.model_id).newest_death or lost.error,
             )
         )
         self.telemetry.lost(lost)

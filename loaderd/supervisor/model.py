@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
+DEATH_NEWS_SECONDS = 10.0  # in which lost requests are put down to a death
 _ROUTED = ("inputs", "outputs", "labels")  # what the door tells of a signature
 
 
@@ -104,6 +105,7 @@ class ManagedModel:
         self._taken_over = asyncio.Event()  # somebody's load waits for the recovery's attempt: it makes no more
         self._loads = 0  # that somebody asked for, under way or waiting for their turn
         self._owed: tuple[ModelSpec, Restart] | None = None  # of a process that died, until it is loaded or given up
+        self._death: tuple[float, str] = (float("-inf"), "")  # of a process of it: when, and how
         self._background: set[asyncio.Task[None]] = set()  # held: the event loop would forget them
         self._reported: dict[str, Any] = {}  # the counters as of the last usage report
         self._measured: ModelSpec | None = None  # the spec with what the last load of it was measured at
@@ -299,6 +301,12 @@ class ManagedModel:
     def in_flight(self) -> int:
         """Requests in the process as of the last look: being computed or queued."""
         return int(self.crew.counters.get("in_flight", 0)) if self.crew else 0
+
+    @property
+    def newest_death(self) -> str:
+        """How a process of it died a moment ago; empty when none did."""
+        at, how = self._death
+        return how if time.monotonic() - at < DEATH_NEWS_SECONDS else ""
 
     @property
     def resident_seconds(self) -> float:
@@ -559,6 +567,7 @@ class ManagedModel:
                 "of its log in the details, mend the cause, then load it again."
             )
         error = process.death(process.child.exited.result(), then)
+        self._death = time.monotonic(), error.message
         self._forget()
         self._house.left(self.model_id, counters)
         self.recovering = restart is not None
@@ -578,6 +587,7 @@ class ManagedModel:
         unless they keep dying."""
         crew.lose(process)
         error = process.death(process.child.exited.result(), f"{len(crew.processes)} others serve the model meanwhile.")
+        self._death = time.monotonic(), error.message
         log.error("%s", error.message)
         self._house.survived(self.model_id)
         self._house.push_routes()

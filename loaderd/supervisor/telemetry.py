@@ -7,6 +7,7 @@ summed goes on over any number of processes of one model.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -26,20 +27,34 @@ MAX_SERIES = 200  # models that the exposition names; what the others did is sum
 OTHER = "_other"
 LE_BUCKETS = range(4, 89, 6)  # of loaderd.histogram: 15 bounds from 0.1 ms to 210 s, each 2.8 times the one before
 
-_COUNTS = ("requests", "items", "errors", "batches", "latency_seconds", "compute_seconds", "queue_seconds")
+_COUNTS = (
+    "requests",
+    "items",
+    "errors",
+    "batches",
+    "latency_seconds",
+    "compute_seconds",
+    "queue_seconds",
+    "input_seconds",
+    "infer_seconds",
+    "output_seconds",
+)
+SIZE_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)  # items of a call
 
 
 @dataclass(slots=True)
 class _Sums:
-    """What was added up; by the names of the counters."""
+    """What was added up; by the names of the counters. sizes: how many calls of the model had so many items."""
 
     counts: dict[str, float] = field(default_factory=lambda: dict.fromkeys(_COUNTS, 0))
     histogram: list[int] = field(default_factory=histogram.empty)
+    sizes: Counter[int] = field(default_factory=Counter)
 
     def add(self, other: _Sums) -> None:
         for name, value in other.counts.items():
             self.counts[name] += value
         self.histogram = histogram.merged((self.histogram, other.histogram))
+        self.sizes.update(other.sizes)
 
 
 @dataclass(slots=True)
@@ -158,6 +173,7 @@ class Telemetry:
             for sums in (track.interval, track.total):
                 for name, value in added.counts.items():
                     sums.counts[name] += value
+                sums.sizes.update(added.sizes)
         if added.counts["requests"] or track.in_flight:
             self._note_use(track, now)
 
@@ -306,6 +322,7 @@ class _Exposition(Collector):
         yield from self._counters()
         yield from self._cache()
         yield self._latencies()
+        yield self._batch_sizes()
         yield from self._gauges()
         yield from self._host_gauges()
 
@@ -340,6 +357,9 @@ class _Exposition(Collector):
             ("batches", "modelhub_batches", "Calls of the model."),
             ("compute_seconds", "modelhub_compute_seconds", "Time in the model's calls."),
             ("queue_seconds", "modelhub_queue_seconds", "Time that requests waited for their call, summed."),
+            ("input_seconds", "modelhub_input_seconds", "Time to read and prepare requests, summed."),
+            ("infer_seconds", "modelhub_infer_seconds", "Time of requests in the calls they were part of, summed."),
+            ("output_seconds", "modelhub_output_seconds", "Time to write answers, summed."),
         ):
             family = CounterMetricFamily(metric, prose, labels=["model"])
             for label, each in self._sums.items():
@@ -380,6 +400,22 @@ class _Exposition(Collector):
             buckets = [(bound, float(running[index + 1])) for index, bound in bounds]
             buckets.append(("+Inf", float(running[-1])))
             family.add_metric([label], buckets, each.counts["latency_seconds"])
+        return family
+
+    def _batch_sizes(self) -> Metric:
+        family = HistogramMetricFamily(
+            "modelhub_batch_items",
+            "Items in a call of the model; beyond 64 as the next power of two.",
+            labels=["model"],
+        )
+        for label, each in self._sums.items():
+            buckets = [
+                (str(bound), float(sum(calls for size, calls in each.sizes.items() if size <= bound)))
+                for bound in SIZE_BOUNDS
+            ]
+            buckets.append(("+Inf", float(each.sizes.total())))
+            items = sum(size * calls for size, calls in each.sizes.items())
+            family.add_metric([label], buckets, float(items))
         return family
 
     def _gauges(self) -> Iterator[Metric]:
@@ -441,7 +477,12 @@ def _difference(now: Mapping[str, Any], before: Mapping[str, Any]) -> _Sums:
     return _Sums(
         {name: now.get(name, 0) - before.get(name, 0) for name in _COUNTS},
         histogram.subtracted(now.get("histogram", ()), before.get("histogram", ())),
+        _sizes(now) - _sizes(before),
     )
+
+
+def _sizes(counters: Mapping[str, Any]) -> Counter[int]:
+    return Counter({int(items): int(calls) for items, calls, *_ in counters.get("sizes", ())})
 
 
 def _sample(model_id: str, track: _Track, at: float, seconds: float) -> Sample:

@@ -36,7 +36,7 @@ class ComputeThread:
     generator takes a step.
 
     on_loaded(model, None) or on_loaded(None, error), on_done(jobs, batches, compute_seconds, batch_items),
-    on_events(events of a generator) and, once and at the very end, on_device_lost(error) are called on this thread; the
+    on_events(events of a generator, steps, seconds) and, once and at the very end, on_device_lost(error) are called on this thread; the
     caller hands them over to its own.
     """
 
@@ -47,7 +47,7 @@ class ComputeThread:
         on_loaded: Callable[[LoadedModel | None, BaseException | None], None],
         on_done: Callable[[list[Job], int, float, int], None],
         on_device_lost: Callable[[BaseException], None],
-        on_events: Callable[[list[Event]], None] = lambda events: None,
+        on_events: Callable[[list[Event], int, float], None] = lambda events, steps, seconds: None,
     ) -> None:
         self._model_id = spec.model_id
         self._memory_limit_bytes = spec.memory_limit_bytes
@@ -62,6 +62,7 @@ class ComputeThread:
         self._asked: deque[Ask] = deque()
         self._generation: Generation | None = None
         self._batches = 0
+        self._steps, self._step_seconds = 0, 0.0  # of the generator, that nobody was told of yet
         self._busy_since: float | None = None  # read by another thread: one assignment, no lock
         self._in_call = 0  # likewise
         self._has_leavers = False  # written by another thread: some jobs that wait are abandoned
@@ -190,16 +191,19 @@ class ComputeThread:
                 self._device_lost = error
 
     def _generate(self, generation: Generation) -> None:
-        self._busy_since = time.perf_counter()
+        began = self._busy_since = time.perf_counter()
         try:
             events = generation.step()
         finally:
             self._busy_since = None
+        self._steps += 1
+        self._step_seconds += time.perf_counter() - began
         for event in events:
             if event.error is not None and is_device_lost(event.error):
                 self._device_lost = event.error
         if events:
-            self._on_events(events)
+            self._on_events(events, self._steps, self._step_seconds)
+            self._steps, self._step_seconds = 0, 0.0
 
     def failure_of(self, error: BaseException) -> LoaderdError:
         """What a client is told of something that the model raised."""

@@ -292,8 +292,9 @@ class Door:
             raise PredictionFailed(f"{model_id}'s answer passes {wire.MAX_BODY_BYTES} bytes; send fewer items at once.")
         return rendered
 
-    def take_events(self, events: Sequence[Event]) -> None:
-        """Passes on what a step of the generator came to."""
+    def take_events(self, events: Sequence[Event], steps: int, step_seconds: float) -> None:
+        """Passes on what the generator's newest step came to. steps, step_seconds: since the last time."""
+        self._counters.computed(steps, step_seconds)
         for event in events:
             writing = event.writing
             if writing.cancelled or writing.origin is None:

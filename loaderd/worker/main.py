@@ -85,9 +85,9 @@ async def _live(sock: socket.socket, spec: ModelSpec, data_socket_path: str, fra
         assert door is not None
         loop.call_soon_threadsafe(door.finish, jobs, batches, compute_seconds, batch_items)
 
-    def on_events(events: list[Event]) -> None:
+    def on_events(events: list[Event], steps: int, step_seconds: float) -> None:
         assert door is not None
-        loop.call_soon_threadsafe(door.take_events, events)
+        loop.call_soon_threadsafe(door.take_events, events, steps, step_seconds)
 
     leaving: list[asyncio.Task[None]] = []  # held: the event loop would forget the task
 

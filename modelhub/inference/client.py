@@ -6,8 +6,9 @@ import json
 import os
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote
 
@@ -23,6 +24,7 @@ MAX_CONNECTIONS = 64
 GRACE_SECONDS = 1.0
 
 _BULK = {"X-Modelhub-Priority": "bulk"}
+_TRACE = ("traceparent", "tracestate")
 
 
 def time_limit_seconds() -> float:
@@ -34,13 +36,25 @@ def time_limit_seconds() -> float:
     return settings.PREDICT_TIMEOUT_SECONDS + settings.LOAD_WAIT_SECONDS + GRACE_SECONDS
 
 
+def trace_of(headers: Mapping[str, str]) -> dict[str, str]:
+    """The headers of a request that say which trace it belongs to, for `predict` to pass on."""
+    values = {name: headers.get(name, "") for name in _TRACE}
+    return {name: value for name, value in values.items() if value and value.isascii() and value.isprintable()}
+
+
 def predict(
-    model_id: str, inputs: Sequence[Any], *, user: str, timeout_seconds: float, is_bulk: bool = False
+    model_id: str,
+    inputs: Sequence[Any],
+    *,
+    user: str,
+    timeout_seconds: float,
+    is_bulk: bool = False,
+    trace: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """{"model_id", "version", "predictions": […], "latency_ms"} for texts or rows, as the gateway answers.
 
     model_id: or a lineage's name; the answer's model_id says which version of it was asked. is_bulk: nobody waits for
-    the answer, so the requests of those who do go first.
+    the answer, so the requests of those who do go first. trace: see `trace_of`.
     The door trusts this process: whoever calls has checked that `user` may predict. Raises LoaderUnreachable,
     ModelTimeout, or the LoaderdError that the gateway answered.
     """
@@ -56,6 +70,7 @@ def predict(
                 "Content-Type": "application/json",
                 "X-Modelhub-User": quote(user),
                 **(_BULK if is_bulk else {}),
+                **trace,
             },
             timeout=timeout_seconds,
         )

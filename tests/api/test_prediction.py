@@ -40,9 +40,15 @@ def asked(db: None, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 def test_it_answers_what_the_door_answers(as_: As, asked: list[Any]) -> None:
     answer = as_("operator").post("/api/models/m.1/predict", {"inputs": ["good", "bad"]})
     assert (answer.status_code, answer.json()) == (200, ANSWER)
-    options = {"user": "operator", "timeout_seconds": client.time_limit_seconds()}
+    options = {"user": "operator", "timeout_seconds": client.time_limit_seconds(), "trace": {}}
     assert asked == [("m.1", ["good", "bad"], options)]
     assert options["timeout_seconds"] > config().PREDICT_TIMEOUT_SECONDS + config().LOAD_WAIT_SECONDS
+
+
+def test_the_callers_trace_goes_on_to_the_door(as_: As, asked: list[Any]) -> None:
+    trace = {"traceparent": f"00-{'a' * 32}-{'b' * 16}-01", "tracestate": "vendor=1"}
+    as_("operator").post("/api/models/m.1/predict", {"inputs": ["good"]}, headers=trace)
+    assert asked[0][2]["trace"] == trace
 
 
 @pytest.mark.parametrize("inputs", [["text"], [[1, 2.5, "x"]], [[[1]]], [{"a": 1}], [None, True, 3]])

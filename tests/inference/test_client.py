@@ -28,6 +28,7 @@ class Door(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
     def __init__(self, path: Path) -> None:
         self.requests: list[tuple[str, str, Any]] = []
         self.connections = 0
+        self.headers: list[dict[str, str]] = []
         self.status, self.answer = 200, ANSWER
         self.hold = threading.Event()
         self.hold.set()
@@ -47,6 +48,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.headers.append(dict(self.headers))
         self.server.requests.append((self.path, self.headers["X-Modelhub-User"], body))
         self.server.hold.wait(20)
         content = json.dumps(self.server.answer).encode()
@@ -86,6 +88,21 @@ def predict(inputs: list[Any], timeout_seconds: float = 10.0) -> dict[str, Any]:
 def test_it_sends_inputs_and_user_and_returns_the_answer(door: Door) -> None:
     assert predict(["I love it"]) == ANSWER
     assert door.requests == [("/internal/models/a%20b/predict", "ada", {"inputs": ["I love it"]})]
+
+
+def test_the_trace_of_the_caller_is_passed_on(door: Door) -> None:
+    trace = client.trace_of(
+        {"traceparent": "00-a-b-01", "tracestate": "vendor=1", "authorization": "Token x", "cookie": "sessionid=y"}
+    )
+    client.predict("m", ["x"], user="ada", timeout_seconds=10.0, trace=trace)
+    sent = door.headers[0]
+    assert (sent["traceparent"], sent["tracestate"]) == ("00-a-b-01", "vendor=1")
+    assert {"authorization", "cookie"}.isdisjoint(sent)
+
+
+@pytest.mark.parametrize("value", ["", "ü", "a\nx: y", "\x7f"])
+def test_what_cannot_be_a_header_is_left_out(value: str) -> None:
+    assert client.trace_of({"traceparent": value}) == {}
 
 
 def test_connections_are_used_again(door: Door) -> None:

@@ -111,7 +111,7 @@ def _flat(concrete: Any) -> Callable[..., Sequence[tf.Tensor]]:
     TensorFlow has no public name for it; where it has another one, the function is called as it is.
     """
     atomic = getattr(concrete, "_inference_function", None)
-    if not hasattr(atomic, "call_flat"):
+    if atomic is None or not hasattr(atomic, "call_flat"):
         return cast("Callable[..., Sequence[tf.Tensor]]", concrete)
     weights = tuple(concrete.captured_inputs)
     call_flat = atomic.call_flat

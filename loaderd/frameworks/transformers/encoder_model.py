@@ -19,7 +19,7 @@ from loaderd.frameworks.precision import Tolerance, differences
 from loaderd.frameworks.transformers.checkpoint import Checkpoint
 from loaderd.frameworks.transformers.mapped import let_go
 from loaderd.frameworks.transformers.networks import Network, PaddedNetwork, Tokens
-from loaderd.frameworks.transformers.packed import NotPackable, PackedNetwork
+from loaderd.frameworks.transformers.packed import PackedNetwork, is_packable
 from loaderd.frameworks.transformers.text_model import TextModel
 from loaderd.frameworks.transformers.tokens import TokenEncoder, column, id_column
 
@@ -114,32 +114,30 @@ class EncoderModel(TextModel):
         Raises LoadFailed when that precision's answers are too far from the full one's.
         """
         checkpoint, precision = self.checkpoint, artifact.precision
-        packed = None
+        on_cpu = checkpoint.device.type == "cpu"
+        packable = on_cpu and not self._tokens.type_ids and is_packable(checkpoint.network)
+        if not (packable or precision):
+            return
         items = list(self.trial_texts()[: None if precision else SAME_TRIALS])
         if precision:
             items += self.sample_input()[self.signature.inputs[0].name].tolist()
         wanted = self.answer(items)
-        if checkpoint.device.type == "cpu" and not self._tokens.type_ids:
-            try:
-                packed = PackedNetwork(checkpoint.network, precision)
-            except NotPackable as other:
-                log.debug("%s: %s is computed with padding", checkpoint.model_id, other)
-        if packed is None:
-            if precision:
-                checkpoint.lower(precision)
-        else:
-            self._network = packed
+        if not packable:
+            checkpoint.lower(precision)
+            self._refuse_far(precision, differences(self.signature, wanted, self.answer(items)))
+            return
+        self._network = packed = PackedNetwork(checkpoint.network, precision)
         got = self.answer(items)
         if precision:
             self._refuse_far(precision, differences(self.signature, wanted, got))
-        elif packed is not None and differences(self.signature, wanted, got, SAME):
+        elif differences(self.signature, wanted, got, SAME):
             log.warning("%s: without padding it answers otherwise; it is computed with padding", checkpoint.model_id)
             packed.restore()
-            self._network, packed = PaddedNetwork(checkpoint), None
-        if packed is not None:
-            packed.keep()
-            checkpoint.free_encoder()
-            let_go(artifact.directory)
+            self._network = PaddedNetwork(checkpoint)
+            return
+        packed.keep()
+        checkpoint.free_encoder()
+        let_go(artifact.directory)
 
     def trial_texts(self) -> tuple[str, ...]:
         return TRIALS

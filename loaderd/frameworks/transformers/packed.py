@@ -145,7 +145,7 @@ class _Handed(torch.nn.Module):
 
 class PackedNetwork(Network):
     def __init__(self, network: Any, precision: str) -> None:
-        """Takes the base model out of `network`; `restore` puts it back. Raises NotPackable and leaves it alone."""
+        """Takes the base model, of which `is_packable` was true, out of `network`; `restore` puts it back."""
         base = network.base_model
         self._encode = PackedEncoder(base, parts_of(base), precision)
         self._network = network
@@ -199,6 +199,14 @@ class PackedNetwork(Network):
 
 class NotPackable(Exception):
     """Another architecture, or a variant of a known one that computes otherwise."""
+
+
+def is_packable(network: Any) -> bool:
+    try:
+        parts_of(network.base_model)
+    except NotPackable:
+        return False
+    return True
 
 
 def parts_of(base: Any) -> Parts:

@@ -35,5 +35,6 @@ class PredictActions:
             serializer.validated_data["inputs"],
             user=request.user.get_username(),
             timeout_seconds=client.time_limit_seconds(),
+            trace=client.trace_of(request.headers),
         )
         return Response(answer)

@@ -242,6 +242,26 @@ class TestExposition:
         assert buckets["0.0064"] == 0
         assert buckets["0.0181019"] == buckets["+Inf"] == 4
 
+    def test_sizes_of_calls_are_a_histogram_over_any_number_of_processes(self, watch: Watch) -> None:
+        watch.telemetry.counted("m", counters(4, sizes=[[1, 3, 0.1], [3, 2, 0.1]]), None, None)
+        watch.telemetry.counted("m", counters(5, sizes=[[1, 3, 0.1], [3, 3, 0.1], [4096, 1, 0.1]]), None, None)
+        watch.telemetry.counted("m", counters(1, started_at=2.0, sizes=[[2, 1, 0.1]]), None, None)
+        series = watch.series()
+        buckets = {
+            labels.split(",")[0]: value
+            for (name, labels), value in series.items()
+            if name == "modelhub_batch_items_bucket"
+        }
+        assert [buckets[bound] for bound in ("1", "2", "4", "1024", "+Inf")] == [3, 4, 7, 7, 8]
+        assert series["modelhub_batch_items_count", "m"] == 8
+        assert series["modelhub_batch_items_sum", "m"] == 3 * 1 + 3 * 3 + 4096 + 2
+
+    def test_the_stages_of_requests_are_sums(self, watch: Watch) -> None:
+        stages = {"queue_seconds": 1.0, "input_seconds": 2.0, "infer_seconds": 3.0, "output_seconds": 4.0}
+        watch.telemetry.counted("m", counters(4, **stages), None, None)
+        series = watch.series()
+        assert [series[f"modelhub_{stage}_total", "m"] for stage in stages] == list(stages.values())
+
     def test_the_cache_has_series_for_models_that_use_it(self, watch: Watch) -> None:
         for model_id in ("m", "plain"):
             watch.telemetry.counted(model_id, counters(1), None, None)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import orjson
 import pytest
 
 from tests.deadline import wait_until
@@ -190,7 +189,6 @@ def test_a_flood_of_them_is_counted(served: Served, log: Log) -> None:
     (after,) = figures(served, "modelhub_gateway_slow_requests_total").values()
     assert after == before + 60
     wait_until(lambda: any("more slow requests" in line for line in log.lines), what="the count")
-    more = [int(line.split(" more slow requests")[0].split()[-1]) for line in log.lines if "more slow" in line]
 
     def told() -> int:
         more = [int(line.split(" more slow requests")[0].split()[-1]) for line in log.lines if "more slow" in line]
@@ -198,11 +196,9 @@ def test_a_flood_of_them_is_counted(served: Served, log: Log) -> None:
 
     wait_until(lambda: told() == 60, what="each is told or counted")
     assert len(log.slow()) < 60
-    assert more
 
 
 def test_lines_are_json(served: Served, log: Log) -> None:
-    served.http.post(
-        "/v2/models/echo/infer", json=document('"quoted" \\ 日本', request_id='"\\ 日本')
-    ).raise_for_status()
-    assert orjson.dumps(only(log)["request_id"]) == orjson.dumps('"\\ 日本')
+    request_id = '"\\ \u65e5\u672c'
+    served.http.post("/v2/models/echo/infer", json=document("a", request_id=request_id)).raise_for_status()
+    assert only(log)["request_id"] == request_id
