@@ -18,7 +18,8 @@ def main(out):
     rows = -(-len(panels) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(5.4 * columns, 3.6 * rows), squeeze=False, layout="constrained")
     labels = sorted({label for panel in panels for label in panel["lines"]}, key=lambda label: (label != OURS, label))
-    styles = {label: style(number, label) for number, label in enumerate(labels)}
+    kinds = list(dict.fromkeys(label.partition("-")[0] for label in labels if label != OURS))
+    styles = {label: style(kinds, label) for label in labels}
     for ax, panel in zip(axes.flat, panels, strict=False):
         for label, points in panel["lines"].items():
             ax.plot(*zip(*points, strict=True), label=label, **styles[label])
@@ -33,7 +34,7 @@ def main(out):
             ax.set_yscale("log")
             ax.yaxis.set_major_formatter(ScalarFormatter())
         else:
-            ax.set_ylim(bottom=0)
+            ax.set_ylim(0, 1.1 * max(point[1] for points in panel["lines"].values() for point in points))
         ax.grid(alpha=0.3)
     for ax in axes.flat[len(panels) :]:
         ax.set_visible(False)
@@ -41,18 +42,20 @@ def main(out):
         handles = {}
         for ax in axes.flat:
             handles |= dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
-        figure.legend(
-            [handles[label] for label in labels], labels, loc="outside lower center", ncols=min(5, len(labels))
-        )
+        figure.legend([handles[label] for label in labels], labels, loc="outside lower center", ncols=3 * columns)
     figure.savefig(out, metadata={"Date": None})
 
 
-def style(number, label):
+def style(kinds, label):
+    """One colour for each kind; what follows a dash, its variants, are broken lines of it."""
     if label == OURS:
         return {"color": "black", "linewidth": 2.4, "marker": "o", "zorder": 5}
+    kind, _, variant = label.partition("-")
+    number = kinds.index(kind)
     return {
-        "color": f"C{(number - 1) % 10}",
-        "linewidth": 1.1,
+        "color": f"C{number % 10}",
+        "linewidth": 1.2,
+        "linestyle": "--" if variant else "-",
         "marker": MARKERS[number % len(MARKERS)],
         "markersize": 4,
     }

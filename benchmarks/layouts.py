@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -82,7 +83,8 @@ def _mlflow(folder: Path) -> None:
 
 
 def _run(*command: str) -> None:
-    done = subprocess.run(command, capture_output=True, text=True)
+    variables = {**os.environ, "USE_TF": "0", "CUDA_VISIBLE_DEVICES": ""}  # transformers looks for an old keras
+    done = subprocess.run(command, capture_output=True, text=True, env=variables)
     if done.returncode:
         raise LayoutFailed(f"{' '.join(command[:3])} … failed:\n{done.stdout[-500:]}{done.stderr[-1500:]}")
 

@@ -77,7 +77,12 @@ def _cell(figure: Figure | None) -> str:
         return "–"
     mark = " ~" if figure.is_disturbed else ""
     spread = f" ±{figure.spread / 2:.0%}" if figure.runs > 1 else ""
-    return f"{figure.requests_per_second:,.0f}{spread} ({figure.p50_ms:.3g} / {figure.p99_ms:.3g}){mark}"
+    return f"{figure.requests_per_second:,.0f}{spread} ({_short(figure.p50_ms)} / {_short(figure.p99_ms)}){mark}"
+
+
+def _short(milliseconds: float) -> str:
+    """Three digits, but all of a thousand and more."""
+    return f"{milliseconds:,.0f}" if milliseconds >= 1000 else f"{milliseconds:.3g}"
 
 
 def libraries() -> str:

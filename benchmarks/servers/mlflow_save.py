@@ -4,8 +4,6 @@ import sys
 from pathlib import Path
 
 import joblib
-import keras
-import mlflow.keras
 import mlflow.sklearn
 import mlflow.transformers
 from transformers import pipeline
@@ -20,4 +18,3 @@ for name in ("text", "digits"):
     )
 pipe = pipeline("text-classification", model=str(models / "minilm"), device="cpu")
 mlflow.transformers.save_model(pipe, str(out / "minilm"), pip_requirements=["transformers"])
-mlflow.keras.save_model(keras.models.load_model(models / "keras.keras"), str(out / "keras"), pip_requirements=["keras"])

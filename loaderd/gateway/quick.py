@@ -6,6 +6,7 @@ a full queue) is left alone, and takes the long way, which also words all errors
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from time import perf_counter
 
@@ -99,6 +100,8 @@ class Quick:
             if not length.isdigit() or len(length) > 18:
                 return False
             head = way.head_of(int(length))
+        if way.route.keeps_answers:
+            return self._gives_kept(exchange, way, None if length is None else int(length))
         if exchange.is_traced is None:
             exchange.is_traced = self._predictor.picks()
         if exchange.is_traced:
@@ -108,6 +111,17 @@ class Quick:
         if not self._predictor.links.to(way.route).try_start(call, way.kind, head, pieces):
             return False
         exchange.on_gone = call.left
+        return True
+
+    def _gives_kept(self, exchange: Exchange, way: _Way, header_bytes: int | None) -> bool:
+        """Answers with what is kept; False: it is to be computed, which the long way does."""
+        cache = self._predictor.supervisor.cache
+        head = {} if way.kind == wire.Kind.PREDICT else {"name": way.name, "header_bytes": header_bytes}
+        key = cache.key(way.route, way.kind, head, exchange.peek_whole())
+        kept = None if key is None else cache.get(key, asyncio.get_running_loop().time())
+        if kept is None:
+            return False
+        self._finish(exchange, kept)
         return True
 
     def _find(self, url: bytes) -> _Way | None:
@@ -127,7 +141,7 @@ class Quick:
 
     def _learn(self, url: bytes, kind: wire.Kind, name: str, version: str | None) -> _Way | None:
         target = self._predictor.supervisor.routes.target(name, version)
-        if target is None or target.split is not None or not target.route.is_ready or target.route.keeps_answers:
+        if target is None or target.split is not None or not target.route.is_ready:
             return None
         way = self._ways[url] = _Way(target.route, kind, name)
         return way

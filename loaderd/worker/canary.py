@@ -32,7 +32,7 @@ import numpy as np
 import orjson
 
 from loaderd.errors import CanaryFailed, InvalidInput, LoaderdError
-from loaderd.frameworks.base import LoadedModel, Signature
+from loaderd.frameworks.base import TOKENS, LoadedModel, Signature
 from loaderd.frameworks.precision import LOWERED, too_far
 from loaderd.oip import datatypes
 from loaderd.protocol import ModelSpec
@@ -141,7 +141,9 @@ class Canary:
         return recorded, seconds
 
     def _call(self, inputs: Arrays) -> Arrays:
-        return call(self._spec.model_id, self._model, inputs)
+        outputs = call(self._spec.model_id, self._model, inputs)
+        outputs.pop(TOKENS, None)  # which no client sees
+        return outputs
 
     def _inputs(self, items: list[Any] | None) -> Arrays:
         if items is None:

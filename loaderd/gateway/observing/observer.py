@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import importlib
 import logging
 import os
@@ -29,7 +30,6 @@ _ROUTES = (
     (re.compile(r"/internal/models/[^/]+/predict"), "/internal/models/{model}/predict"),
     (re.compile(r"/v1/(?:embeddings|completions|chat/completions)"), ""),
 )
-_ENDS = (b"/infer", b"/predict", b"/embeddings", b"/completions")
 RPC_PATH = "/inference.GRPCInferenceService/"
 
 
@@ -64,14 +64,10 @@ class Observer:
         """The course of a prediction over HTTP; None of any other request. may_sample: nobody asked the sampler yet."""
         if exchange.method != "POST":
             return None
-        url = exchange.url.partition(b"?")[0]
-        if not url.endswith(_ENDS):
+        place = _place_of(exchange.url.partition(b"?")[0])
+        if place is None:
             return None
-        path = url.decode("latin-1")
-        route = _route_of(path)
-        if route is None:
-            return None
-        course = Course(door, exchange.method, cleaned(path), route, exchange.began)
+        course = Course(door, exchange.method, *place, exchange.began)
         headers = exchange.headers
         self._place(course, context.of_headers(headers), may_sample=may_sample)
         request_id = headers.get(b"x-request-id")
@@ -134,9 +130,11 @@ class Observer:
 _METADATA = {context.TRACEPARENT, context.TRACESTATE, "x-request-id"}
 
 
-def _route_of(path: str) -> str | None:
-    """The path with names in place of what the client chose; None when no prediction is asked for there."""
+@functools.lru_cache(maxsize=1024)
+def _place_of(url: bytes) -> tuple[str, str] | None:
+    """The path, and with names in place of what the client chose; None when no prediction is asked for there."""
+    path = url.decode("latin-1")
     for pattern, route in _ROUTES:
         if pattern.fullmatch(path):
-            return route or path
+            return cleaned(path), route or path
     return None
