@@ -36,8 +36,8 @@ class ComputeThread:
     generator takes a step.
 
     on_loaded(model, None) or on_loaded(None, error), on_done(jobs, batches, compute_seconds, batch_items),
-    on_events(events of a generator, steps, seconds) and, once and at the very end, on_device_lost(error) are called on this thread; the
-    caller hands them over to its own.
+    on_events(events of a generator, steps, seconds) and, once and at the very end, on_device_lost(error) are called on
+    this thread; the caller hands them over to its own.
     """
 
     def __init__(
