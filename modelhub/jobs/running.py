@@ -21,7 +21,7 @@ from django.db import DatabaseError, InterfaceError, OperationalError, connectio
 from django.db.models import F, Q
 from django.utils import timezone
 
-from loaderd.errors import LoaderdError, ModelTimeout, UnknownModel
+from loaderd.errors import LoaderdError, ModelTimeout
 from modelhub.conf import config
 from modelhub.inference import client
 from modelhub.jobs import pinning
@@ -257,8 +257,8 @@ class NotOurs(Stopped):
 class _Gone(LoaderdError):
     """The model will not come back."""
 
-    code = UnknownModel.code
-    http_status = UnknownModel.http_status
+    code = "model_gone"
+    http_status = 404
 
 
 def _persist(write: Callable[[], int], stop: threading.Event) -> int:

@@ -70,7 +70,7 @@ def test_a_model_process_that_dies_is_started_again_and_harms_no_other(
         wait_until(lambda: status_of(api, MODEL) == "loaded" and pid_of(api, MODEL) != pid, 30, "the API says so")
     detail = api.get(f"/api/models/{MODEL}").json()
     assert name in detail["last_error"], "the signal is told"
-    assert detail["error_count"] == errors + 1
+    assert 1 <= detail["error_count"] - errors <= 1 + len(traffic.bad(MODEL)), "its death, and what it held"
     assert {answer.status for answer in traffic.bad(MODEL)} <= {503}
     assert not traffic.bad(OTHER), "no other model loses a request"
 
