@@ -14,7 +14,7 @@ import asyncio
 import logging
 import urllib.parse
 from collections.abc import AsyncGenerator, Callable, Coroutine
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -85,7 +85,8 @@ def json_response(value: Any, status: int = 200) -> Response:
 @dataclass(slots=True)
 class Request:
     """One request at the door. caller: set by `Front` before a room sees it. on_gone(call): has `call` called when the
-    client leaves before it has its answer. course: of a prediction, for what is told of it when it is over."""
+    client leaves before it has its answer; it raises Disconnected when that has happened. course: of a prediction, for
+    what is told of it when it is over."""
 
     method: str
     path: str
@@ -107,7 +108,8 @@ class Request:
         self.caller.require(permission)
 
     def leave_with_client(self) -> None:
-        """From now on this task is cancelled when the client leaves: nobody computes for nobody."""
+        """From now on this task is cancelled when the client leaves: nobody computes for nobody. Raises Disconnected
+        when it has left."""
         task = asyncio.current_task()
         assert task is not None
         self.on_gone(task.cancel)
@@ -224,6 +226,7 @@ class Front:
             fail=self._fail,
             take_long_way=self._start,
             notice=self._notice,
+            blunder=self._blunder,
         )
 
     def begin(self, exchange: Exchange) -> None:
@@ -260,23 +263,42 @@ class Front:
             return
         course.led_to(route)
         course.error_code = error
-        course.user = self._caller_of(exchange.headers).user
+        with suppress(NotAuthenticated):  # its token may have ended meanwhile
+            course.user = self._caller_of(exchange.headers).user
         if message is not None:
             course.answered(message.body, int(message.head) if message.head.isdigit() else None)
         self._watch(exchange, course)
 
     def _start(self, exchange: Exchange, course: Course | None = None) -> None:
-        self._hold(self._serve(exchange, course))
+        self._hold(exchange, self._serve(exchange, course))
 
-    def _hold(self, serving: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(serving)
+    def _hold(self, exchange: Exchange, serving: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(self._guarded(exchange, serving))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    async def _guarded(self, exchange: Exchange, serving: Coroutine[Any, Any, None]) -> None:
+        try:
+            await serving
+        except asyncio.CancelledError:
+            exchange.abandon()
+        except Exception as error:
+            log.exception("%s %s failed", exchange.method, exchange.url[:200])
+            self._blunder(exchange, error)
+
+    def _blunder(self, exchange: Exchange, error: Exception) -> None:
+        """Something failed that should not have; the log says what. Whoever waits is told so, or cut off."""
+        if exchange.is_begun:
+            exchange.abandon()
+            return
+        room = self._rooms.get(exchange.url[1:].partition(b"/")[0].decode("latin-1"), _NOWHERE)
+        failure = room.error(_unexpected(error))
+        exchange.respond(failure.body, failure.status, failure.headers)
 
     def _finish(self, exchange: Exchange, message: wire.Message) -> None:
         headers = JSON if not message.head else headers_of(message.head)
         if len(message.body) > SMALL_BYTES and encoding_for(exchange.headers.get(b"accept-encoding")):
-            self._hold(_respond(exchange, Response(message.body, 200, headers)))
+            self._hold(exchange, _respond(exchange, Response(message.body, 200, headers)))
         else:
             exchange.respond(message.body, 200, headers)
 
@@ -290,7 +312,9 @@ class Front:
 
     async def _serve(self, exchange: Exchange, course: Course | None) -> None:
         """The long way: reads, answers, and says what went wrong."""
-        exchange.on_gone = None
+        if exchange.is_gone:
+            exchange.abandon()
+            return
         if course is None:
             course = self._observer.begin(exchange, self._name, may_sample=False)
         if course is not None:
@@ -308,7 +332,7 @@ class Front:
             body,
             deadline,
             exchange.began,
-            lambda call: setattr(exchange, "on_gone", call),
+            exchange.when_gone,
             NOBODY,
             exchange.is_traced,
             course,
@@ -331,14 +355,9 @@ class Front:
             exchange.abandon()  # nobody is there to read an answer
         except Exception as error:
             log.exception("%s %s failed", request.method, path)
-            unexpected = LoaderdError(f"The gateway failed: {type(error).__name__}; its log has the traceback.")
             if course is not None:
-                course.error_code = unexpected.code
-            if exchange.is_begun:
-                exchange.abandon()
-            else:
-                failure = room.error(unexpected)
-                exchange.respond(failure.body, failure.status, failure.headers)
+                course.error_code = LoaderdError.code
+            self._blunder(exchange, error)
 
     async def _answer(self, request: Request, room: Room) -> Answer:
         match request.parts:
@@ -363,6 +382,10 @@ class Front:
         if self._is_private:
             return Caller(headers.get(b"x-modelhub-user", b"").decode("utf-8", "replace"), ALL_PERMISSIONS)
         return self._gateway.access.caller(headers.get(b"authorization"))
+
+
+def _unexpected(error: Exception) -> LoaderdError:
+    return LoaderdError(f"The gateway failed: {type(error).__name__}; its log has the traceback.")
 
 
 async def _respond(exchange: Exchange, response: Response) -> None:
@@ -418,6 +441,7 @@ def _path_of(url: bytes) -> str:
     """The decoded path of a request's target, which may be a whole URL."""
     text = url.decode("latin-1")
     if not text.startswith("/"):
-        text = urllib.parse.urlsplit(text).path
+        with suppress(ValueError):  # of what is no URL: then it is a path that leads nowhere
+            text = urllib.parse.urlsplit(text).path
     path = text.partition("?")[0].partition("#")[0]
     return urllib.parse.unquote(path) if "%" in path else path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import operator
 from collections.abc import AsyncGenerator, Callable, Sequence
 
@@ -13,6 +14,8 @@ from loaderd import wire
 from loaderd.errors import LoaderdError, ModelNotLoaded, ModelProcessDied, ModelTimeout, Overloaded, from_message
 from loaderd.gateway.deadline import Deadline
 from loaderd.gateway.routes import Route, Routes
+
+log = logging.getLogger(__name__)
 
 TELL_SECONDS = 0.5  # of one process' door that does not answer: not oftener
 
@@ -69,6 +72,9 @@ class Call:
 
     def came(self, message: wire.Message) -> None:
         """A PART of a streamed answer came; only who asks for a stream gets one."""
+
+    def broke(self, error: Exception) -> None:
+        """One of the above raised `error`, which is in the log already. Nothing more is called."""
 
 
 class _Awaited(Call):
@@ -277,11 +283,14 @@ class Link:
         call = self._waiting.get(message.request_id)
         if call is None:
             return
-        if message.kind == wire.Kind.PART:
-            call.came(message)
-            return
-        self._over(call)
-        call.answered(message)
+        try:  # what goes wrong with one call must not end the connection, and with it all others
+            if message.kind == wire.Kind.PART:
+                call.came(message)
+                return
+            self._over(call)
+            call.answered(message)
+        except Exception as error:
+            self._broke(call, error)
 
     def _on_lost(self, connection: wire.Connection) -> None:
         if connection is self._connection:
@@ -291,7 +300,20 @@ class Link:
             self._tell_silent()
         for call in lost:
             self._over(call)
-            call.failed(self._lost())
+            self._fail(call, self._lost())
+
+    def _fail(self, call: Call, error: Exception) -> None:
+        try:
+            call.failed(error)
+        except Exception as unexpected:
+            self._broke(call, unexpected)
+
+    def _broke(self, call: Call, error: Exception) -> None:
+        log.error("an answer of %s could not be passed on", self.route.model_id, exc_info=error)
+        try:
+            call.broke(error)
+        except Exception:
+            log.exception("nor could its client be told")
 
     def _tell_silent(self) -> None:
         now = asyncio.get_running_loop().time()
@@ -309,19 +331,21 @@ class Link:
         self._timer = None
         now = asyncio.get_running_loop().time()
         late = [call for call in self._waiting.values() if call.deadline.at <= now]
-        for call in late:
-            self.drop(call, b"timeout")
-            seconds = call.deadline.seconds
-            call.failed(
-                ModelTimeout(
-                    f"{self.route.model_id} gave no answer within {seconds:g} s; send fewer items at once "
-                    "or raise PREDICT_TIMEOUT_SECONDS.",
-                    model_id=self.route.model_id,
-                    timeout_seconds=seconds,
-                )
-            )
-        if self._waiting and self._timer is None:
-            self._arm(min(call.deadline.at for call in self._waiting.values()))
+        try:
+            for call in late:
+                self.drop(call, b"timeout")
+                self._fail(call, self._too_late(call.deadline.seconds))
+        finally:
+            if self._waiting and self._timer is None:
+                self._arm(min(call.deadline.at for call in self._waiting.values()))
+
+    def _too_late(self, seconds: float) -> ModelTimeout:
+        return ModelTimeout(
+            f"{self.route.model_id} gave no answer within {seconds:g} s; send fewer items at once "
+            "or raise PREDICT_TIMEOUT_SECONDS.",
+            model_id=self.route.model_id,
+            timeout_seconds=seconds,
+        )
 
 
 class Links:

@@ -29,6 +29,7 @@ NOT_PLAIN = frozenset({b"content-encoding", b"x-modelhub-priority"})
 Finish = Callable[[Exchange, wire.Message], None]
 Fail = Callable[[Exchange, Route, LoaderdError], None]
 TakeLongWay = Callable[[Exchange], None]
+Blunder = Callable[[Exchange, Exception], None]
 Notice = Callable[[Exchange, Route, wire.Message | None], None]
 
 
@@ -52,7 +53,8 @@ class Quick:
 
     access: None for the private door, which asks for no token. finish: writes an answer. fail: writes an error that the
     model or its process gave. take_long_way: called when the process turned out not to take the request. notice: called
-    with a slow prediction before it is answered, and without a message before its client leaves.
+    with a slow prediction before it is answered, and without a message before its client leaves. blunder: called when
+    one of these failed.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Quick:
         fail: Fail,
         take_long_way: TakeLongWay,
         notice: Notice,
+        blunder: Blunder,
     ) -> None:
         self._predictor = predictor
         self._supervisor = predictor.supervisor
@@ -71,6 +74,7 @@ class Quick:
         self._fail = fail
         self._take_long_way = take_long_way
         self._notice = notice
+        self.blunder = blunder
         self._ways: dict[bytes, _Way] = {}
         self._ways_of: object = None  # the table that they were worked out of
 
@@ -154,7 +158,7 @@ class Quick:
             return
         error = from_message(orjson.loads(message.body))
         if isinstance(error, ModelNotLoaded):  # it was draining already
-            self._take_long_way(call.exchange)
+            self._go_round(call.exchange)
         else:
             self._fail(call.exchange, call.route, error)
 
@@ -164,10 +168,14 @@ class Quick:
 
     def failed(self, call: _QuickCall, error: Exception) -> None:
         if isinstance(error, NotComputed):
-            self._take_long_way(call.exchange)
+            self._go_round(call.exchange)
             return
         assert isinstance(error, LoaderdError)
         self._fail(call.exchange, call.route, error)
+
+    def _go_round(self, exchange: Exchange) -> None:
+        exchange.on_gone = None  # the call is over
+        self._take_long_way(exchange)
 
 
 class _QuickCall(Call):
@@ -189,3 +197,6 @@ class _QuickCall(Call):
 
     def failed(self, error: Exception) -> None:
         self.quick.failed(self, error)
+
+    def broke(self, error: Exception) -> None:
+        self.quick.blunder(self.exchange, error)

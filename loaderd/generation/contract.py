@@ -74,8 +74,10 @@ class Generation(Protocol):
         wait."""
 
     def step(self) -> list[Event]:
-        """Adds one token to every text that is being written, and reads some more of the prompts that come next. Never
-        raises: what fails is in the events."""
+        """Adds one token to every text that is being written, and reads some more of the prompts that come next.
+
+        What fails is in the events. It raises only when the network cannot be used any more, not even by the next
+        texts: the process must end then."""
 
     def cancel(self, writing: Writing) -> None:
         """No event follows that is not on its way; its texts make room at the next step."""

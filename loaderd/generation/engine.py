@@ -178,6 +178,7 @@ class Engine:
         self._read_prompts: list[int] = []  # for each of them, which of the prompts
         self._active: list[_Text] = []  # as the rows of the decoder
         self._begun = 0
+        self._must_clear = False  # what rows the decoder has is not known
 
     @property
     def has_work(self) -> bool:
@@ -221,10 +222,17 @@ class Engine:
     def step(self) -> list[Event]:
         began = time.perf_counter()
         events: list[Event] = []
-        self._drop()
-        taking_part = {text.request for text in self._active}
-        self._advance(events)
-        self._read_on(events, taking_part, began)
+        taking_part: set[_Request] = set()
+        if self._must_clear:
+            self._clear()
+        try:
+            self._drop()
+            taking_part.update(text.request for text in self._active)
+            self._advance(events)
+        except BaseException as error:
+            self._give_up(error, events)
+        if not self._must_clear:
+            self._read_on(events, taking_part, began)
         seconds = time.perf_counter() - began
         for request in taking_part:
             request.writing.compute_seconds += seconds
@@ -243,17 +251,27 @@ class Engine:
         self._active = [self._active[row] for row in rows]
         self._decoder.keep(rows)
 
+    def _give_up(self, error: BaseException, events: list[Event]) -> None:
+        """Ends all that is being written: after an error nobody knows what rows the decoder has."""
+        failed, self._active = self._active, []
+        self._must_clear = True
+        if not failed:
+            log.error("%s failed while it wrote texts that nobody waits for", self._model_id, exc_info=error)
+        self._fail(failed, error, events)
+        try:
+            self._clear()
+        except BaseException:  # the next step tries again, once these events are out
+            log.exception("%s could not let go of the texts that it wrote", self._model_id)
+
+    def _clear(self) -> None:
+        self._decoder.keep([])
+        self._must_clear = False
+
     def _advance(self, events: list[Event]) -> None:
         """One token more for every active text."""
         if not self._active:
             return
-        try:
-            logits = self._decoder.step([text.last_token for text in self._active])
-        except BaseException as error:
-            failed, self._active = self._active, []
-            self._decoder.keep([])
-            self._fail(failed, error, events)
-            return
+        logits = self._decoder.step([text.last_token for text in self._active])
         self._take(self._active, logits, range(len(self._active)), events)
         kept = [row for row, text in enumerate(self._active) if text.finish_reason is None and _is_wanted(text)]
         if len(kept) < len(self._active):

@@ -7,16 +7,18 @@ everybody else they are one: asked, counted and ended together.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from typing import Any
 
 from loaderd.errors import LoaderdError
+from loaderd.supervisor.health import Sign
 from loaderd.supervisor.knocking import knock
 from loaderd.supervisor.model_process import ModelProcess
 
 SAMPLE_SECONDS = 2.0
 
 _HIGHEST = frozenset({"busy_seconds", "last_at", "started_at"})
+_OF_THE_MOMENT = ("in_flight", "queued", "max_in_flight", "max_queued", "busy_seconds")  # end with their process
 
 
 class Crew:
@@ -26,8 +28,9 @@ class Crew:
         self.processes = [first]
         self._wanted = 1
         self._started_at: float | None = None  # of the first one: to those who count it is one process all the time
-        self._gone: list[Mapping[str, Any]] = []  # the last counters of those that died
-        self._suspects: list[ModelProcess] = []  # did not answer, or refused, when asked last
+        self._gone: dict[str, Any] = {}  # what those that died counted, together
+        self._silent: list[ModelProcess] = []  # told no counters when asked last
+        self._shut: list[ModelProcess] = []  # did not open their door when knocked at last, or refused
 
     @property
     def first(self) -> ModelProcess:
@@ -57,7 +60,7 @@ class Crew:
     def lose(self, process: ModelProcess) -> None:
         """One of several died; what it counted stays counted."""
         self.processes.remove(process)
-        self._gone.append({**process.counters, "in_flight": 0, "queued": 0, "busy_seconds": 0.0})
+        self._gone = _sum([self._gone, {**process.counters, **dict.fromkeys(_OF_THE_MOMENT, 0)}])
 
     @property
     def counters(self) -> dict[str, Any]:
@@ -70,7 +73,7 @@ class Crew:
         if len(told) == 1 and not self._gone:
             merged = dict(told[0])
         else:
-            merged = _sum([*told, *self._gone])
+            merged = _sum([*told, self._gone])
             newest = max(told, key=lambda counters: float(counters.get("last_at", 0.0)))
             merged["last_error"] = newest.get("last_error", "")
         if self._started_at is not None:
@@ -80,53 +83,78 @@ class Crew:
         return merged
 
     async def sample(self) -> bool:
-        """Takes in all counters; False when a process does not answer (stuck in C code, stopped, dead)."""
-        answered = await asyncio.gather(*(_sample(process) for process in self.processes))
-        self._suspects = [each for each, answers in zip(self.processes, answered, strict=False) if not answers]
-        return all(answered)
+        """Takes in all counters; False when a process does not answer (stuck in C code, stopped, dead). One that left
+        the crew meanwhile need not."""
+        asked = list(self.processes)
+        answered = await asyncio.gather(*map(_sample, asked))
+        silent = [process for process, answers in zip(asked, answered, strict=True) if not answers]
+        self._silent = [process for process in silent if process in self.processes]
+        return not self._silent
 
     async def door_answers(self) -> bool | None:
         """Whether clients get through: False when a data socket refuses them though its process lives and answers over
         its channel; None when no answer came in time."""
-        answers: bool | None = True
+        shut: list[ModelProcess] = []
         for process in list(self.processes):
             found = await knock(process.data_socket, SAMPLE_SECONDS)
             if found is False:  # so does one that is dying, and its channel is silent then
                 found = await knock(process.data_socket, SAMPLE_SECONDS) if await _sample(process) else None
+            if process not in self.processes:
+                continue  # it left the crew meanwhile
             if found is False:
-                self._suspects = [process]
+                self._shut = [process]
                 return False
-            answers = answers if found else None
-        return answers
+            if not found:
+                shut.append(process)
+        self._shut = shut
+        return None if shut else True
 
     async def canary(self) -> dict[str, Any]:
-        """What the canary came to: the first that fails, else the slowest. Raises ModelProcessDied."""
+        """What the canary came to: the first that fails, else the slowest; of one that dies meanwhile the others tell.
+        Raises ModelProcessDied when there are none."""
         worst: dict[str, Any] = {}
+        death: LoaderdError | None = None
         for process in list(self.processes):
-            self._suspects = [process]  # the one that hangs, if this does not return
-            result = await process.canary()
+            try:
+                result = await process.canary()
+            except LoaderdError as error:
+                if process.child.is_alive:
+                    raise
+                death = error
+                continue
             if not result.get("ok"):
                 return result
             if not worst or (result.get("seconds") or 0.0) > (worst.get("seconds") or 0.0):
                 worst = result
-        self._suspects = []
+        if not worst and death is not None:
+            raise death
         return worst
 
     async def drain(self) -> None:
-        """Returns when nothing is in flight any more and the last counters are in. Raises ModelProcessDied."""
-        await asyncio.gather(*(process.drain() for process in self.processes))
+        """Returns when nothing is in flight any more and the last counters are in. Raises ModelProcessDied when one
+        died meanwhile, after the others are done."""
+        await _all(process.drain() for process in self.processes)
 
     async def end(self) -> None:
         """Kills and reaps all; their memory is back when this returns."""
-        await asyncio.gather(*(process.end() for process in self.processes))
+        await _all(process.end() for process in self.processes)
 
-    def end_hung(self, why: str) -> None:
-        """Kills what does not answer any more: those that did not when asked last, else the one in the longest call."""
-        suspects = [process for process in self.processes if process in self._suspects]
+    def end_hung(self, why: str, sign: Sign) -> None:
+        """Kills those of which the sign tells: that were silent or shut when asked last, else the one in the longest
+        call."""
+        told_of = {"silent": self._silent, "door": self._shut, "busy": []}[sign]
+        suspects = [process for process in self.processes if process in told_of]
         if not suspects:
             suspects = [max(self.processes, key=lambda p: float(p.counters.get("busy_seconds", 0.0)))]
         for process in suspects:
             process.end_hung(why)
+
+
+async def _all(works: Iterable[Coroutine[Any, Any, Any]]) -> None:
+    """Returns when all are done, those that fail too; then raises the first failure."""
+    for result in await asyncio.gather(*works, return_exceptions=True):
+        if isinstance(result, BaseException):
+            raise result
 
 
 async def _sample(process: ModelProcess) -> bool:

@@ -40,7 +40,7 @@ from loaderd.supervisor.children import kernel_kills, reap_strangers
 from loaderd.supervisor.config import DaemonConfig
 from loaderd.supervisor.control import serve_control
 from loaderd.supervisor.gateways import Gateways
-from loaderd.supervisor.health import Health
+from loaderd.supervisor.health import Health, Sign
 from loaderd.supervisor.lineages import Lineages
 from loaderd.supervisor.model import ManagedModel
 from loaderd.supervisor.model_process import ModelProcess, OnPhase
@@ -385,6 +385,9 @@ class Daemon:
     def survived(self, model_id: str) -> None:
         self.health.survived(model_id)
 
+    def stays_short(self, model_id: str, why: str) -> None:
+        self.health.stays_short(model_id, why)
+
     def gave_up(self, model_id: str, why: str) -> None:
         self.health.gave_up(model_id, why)
 
@@ -395,8 +398,8 @@ class Daemon:
     def evicted(self, model_id: str) -> None:
         self.health.evicted(model_id)
 
-    def _end_hung(self, model_id: str, why: str) -> None:
-        self.model(model_id).end_hung(why)
+    def _end_hung(self, model_id: str, why: str, sign: Sign) -> None:
+        self.model(model_id).end_hung(why, sign)
 
     # Commands
 

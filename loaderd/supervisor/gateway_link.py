@@ -24,7 +24,7 @@ from loaderd.supervisor.environment import gateway_environment
 log = logging.getLogger(__name__)
 
 ROUTED_SECONDS = 2.0
-GRACE_SECONDS = 3.0
+GRACE_SECONDS = 8.0  # more than the gateway takes: its listeners, then what it exports
 STABLE_SECONDS = 10.0
 MAX_PAUSE_SECONDS = 10.0
 

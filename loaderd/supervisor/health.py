@@ -10,12 +10,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from loaderd import histogram
 from loaderd.reporter import HealthReport, Report
 from loaderd.rules import Rules
 from loaderd.supervisor.alerts import Alerts
+
+Sign = Literal["silent", "busy", "door"]  # what a hang is seen by
 
 HEALTHY, DEGRADED, UNHEALTHY = "healthy", "degraded", "unhealthy"
 
@@ -57,6 +59,7 @@ class _Watch:
     newest: _Mark | None = None
     busy_seconds: float = 0.0
     missing_processes: int = 0  # of those that serve it together
+    stays_short: bool = False  # and they are not started again
     canary_asked: bool = False
     canary_at: float = 0.0
     canary_unix: float | None = None
@@ -77,15 +80,15 @@ class _Watch:
 class Health:
     """One per daemon. All is called from its event loop.
 
-    report: takes the reports. rules: the present ones. end_hung(model_id, why) has a process killed that does not
-    move any more. clock: monotonic seconds; wall: unix seconds.
+    report: takes the reports. rules: the present ones. end_hung(model_id, why, sign) has a process killed that
+    does not move any more. clock: monotonic seconds; wall: unix seconds.
     """
 
     def __init__(
         self,
         report: Callable[[Report], None],
         rules: Callable[[], Rules],
-        end_hung: Callable[[str, str], None],
+        end_hung: Callable[[str, str, Sign], None],
         *,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
@@ -122,7 +125,10 @@ class Health:
 
     def left(self, model_id: str) -> None:
         """It is not loaded any more: died, or was unloaded. Harmless when it was not."""
-        if self._watches.pop(model_id, None) is not None:
+        watch = self._watches.pop(model_id, None)
+        if watch is not None:
+            if watch.stays_short:
+                self._alerts.close("gave_up", model_id)
             for kind in ("error_rate", "unhealthy", "load_seconds"):
                 self._alerts.close(kind, model_id)
 
@@ -142,6 +148,9 @@ class Health:
         watch.heard_at, watch.heard_unix = now, self._wall()
         watch.busy_seconds = float(counters.get("busy_seconds", 0.0))
         watch.missing_processes = int(counters.get("missing_processes", 0))
+        if watch.stays_short and not watch.missing_processes:
+            watch.stays_short = False
+            self._alerts.close("gave_up", model_id)
         mark = _Mark(
             now,
             counters["requests"] + watch.lost,
@@ -161,6 +170,13 @@ class Health:
             watch.ended = False
             watch.heard_at, watch.door_silent_since, watch.busy_seconds = self._clock(), None, 0.0
 
+    def stays_short(self, model_id: str, why: str) -> None:
+        """Some of several processes keep dying and are not started again; the others serve the model."""
+        watch = self._watches.get(model_id)
+        if watch is not None:
+            watch.stays_short = True
+            self._alerts.open("gave_up", model_id, why)
+
     def lost(self, model_id: str, requests: int) -> None:
         """So many requests ended in an error of the connection to its process."""
         watch = self._watches.get(model_id)
@@ -179,7 +195,7 @@ class Health:
             watch.door_silent_since = None
         else:
             watch.ended = True
-            self._end_hung(model_id, "its door does not answer: its data socket takes no connection")
+            self._end_hung(model_id, "its door does not answer: its data socket takes no connection", "door")
 
     def due(self) -> list[str]:
         """Models whose canary is due now; each is named once until `checked` tells of it."""
@@ -392,15 +408,16 @@ class Health:
         limit = self._rules().hang_seconds
         silence = self._clock() - watch.heard_at
         why = ""
+        sign: Sign = "silent"
         if silence > limit:
             why = f"its process gave no sign of life for {silence:.0f} s (the limit is {limit:g} s)"
         elif watch.busy_seconds > limit:
-            why = f"one model call ran for {watch.busy_seconds:.0f} s (the limit is {limit:g} s)"
+            why, sign = f"one model call ran for {watch.busy_seconds:.0f} s (the limit is {limit:g} s)", "busy"
         elif (unanswered := watch.door_silence(self._clock())) > limit:
-            why = f"its door does not answer, for {unanswered:.0f} s (the limit is {limit:g} s)"
+            why, sign = f"its door does not answer, for {unanswered:.0f} s (the limit is {limit:g} s)", "door"
         if why:
             watch.ended = True  # once: the process takes a moment to die
-            self._end_hung(model_id, why)
+            self._end_hung(model_id, why, sign)
 
     def _judge_deaths(self, now: float) -> None:
         for model_id, died_at in list(self._died_at.items()):

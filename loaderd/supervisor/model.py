@@ -20,6 +20,7 @@ from loaderd.rules import Rules
 from loaderd.states import TRANSITIONS, LoadPhase, ModelState
 from loaderd.supervisor.config import DaemonConfig
 from loaderd.supervisor.crew import Crew
+from loaderd.supervisor.health import Sign
 from loaderd.supervisor.model_process import ModelProcess, OnPhase
 from loaderd.supervisor.recovery import Restart, Restarts
 from loaderd.supervisor.zygotes import ForkRefused
@@ -38,8 +39,8 @@ class House(Protocol):
     admitted: waits for the model's framework to be imported (with forked=True), then for its turn and its memory, and
     holds both for the length of the block; `tell` is called with what it waits for. Raises InsufficientMemory, and
     ForkRefused when there is no zygote to fork from. start_process: raises ForkRefused when its framework's zygote
-    cannot make it; not with forked=False, which takes more memory. loaded, left, died, survived, gave_up, refused: what
-    health and telemetry follow.
+    cannot make it; not with forked=False, which takes more memory. loaded, left, died, survived, stays_short, gave_up,
+    refused: what health and telemetry follow.
     """
 
     config: DaemonConfig
@@ -66,6 +67,7 @@ class House(Protocol):
     def left(self, model_id: str, counters: Mapping[str, Any]) -> None: ...
     def died(self, model_id: str, attempt: int, gave_up: bool) -> None: ...
     def survived(self, model_id: str) -> None: ...
+    def stays_short(self, model_id: str, why: str) -> None: ...
     def gave_up(self, model_id: str, why: str) -> None: ...
     def refused(self, spec: ModelSpec, message: str) -> None: ...
 
@@ -102,6 +104,7 @@ class ManagedModel:
         )
         self._recovery: asyncio.Task[None] | None = None
         self._refilling: asyncio.Task[None] | None = None  # of several processes some died
+        self._counted: tuple[float, Restart | None] = (float("-inf"), None)  # the newest death, and what follows it
         self._taken_over = asyncio.Event()  # somebody's load waits for the recovery's attempt: it makes no more
         self._loads = 0  # that somebody asked for, under way or waiting for their turn
         self._owed: tuple[ModelSpec, Restart] | None = None  # of a process that died, until it is loaded or given up
@@ -229,10 +232,10 @@ class ManagedModel:
                 return
         await crew.sample()  # what did finish in time is counted
 
-    def end_hung(self, why: str) -> None:
+    def end_hung(self, why: str, sign: Sign) -> None:
         """Ends a loaded process that does not answer any more; it is then started again like any that died."""
         if self.crew is not None and self.state is ModelState.LOADED:
-            self.crew.end_hung(why)
+            self.crew.end_hung(why, sign)
 
     async def end_recovery(self) -> None:
         """Ends the restarts of a model whose process died; returns when nothing of them runs any more."""
@@ -481,10 +484,11 @@ class ManagedModel:
                 self.runtime = ModelRuntime(process.child.pid, time.time(), self.runtime.phase)
                 starting_seconds = time.monotonic() - began
                 ready = await asyncio.shield(process.ready)
-                for number in range(2, spec.instances + 1):
+            for number in range(2, spec.instances + 1):
+                async with asyncio.timeout(spec.timeout_seconds):  # each its own: they load in turn
                     crew.add(await self._house.start_process(spec, _no_phase, forked=forked))
                     await asyncio.shield(crew.processes[-1].ready)
-                    on_phase(LoadPhase.CHECKING, number / spec.instances)
+                on_phase(LoadPhase.CHECKING, number / spec.instances)
         except TimeoutError:
             tail = self.crew.processes[-1].log_tail() if self.crew else ""
             raise ModelTimeout(
@@ -509,6 +513,7 @@ class ManagedModel:
         self._reported = {}
         for each in crew.processes:
             self._watch(each)
+            each.serves_since = time.monotonic()
         self._serving = True  # the door opens first: `loaded` is published after it is true
         await self._house.publish_routes()
         for each in crew.processes:
@@ -557,8 +562,7 @@ class ManagedModel:
             return
         counters = self.crew.counters
         attempts = self._house.rules.max_load_attempts
-        lived = time.monotonic() - self._loaded_at
-        restart = None if self._house.stopping.is_set() else self._restarts.died(lived, attempts)
+        restart = None if self._house.stopping.is_set() else self._count_death(process)
         if restart is not None:
             then = f"{_sentence(restart, attempts)}."
         else:
@@ -575,6 +579,8 @@ class ManagedModel:
         self._move(ModelState.ERROR, error.message, None, error=error, cause=cause)
         self._house.died(self.model_id, restart.attempt if restart else self._restarts.restarts, restart is None)
         self._in_background(self._bury(process))
+        if self._refilling is not None:
+            self._refilling.cancel()  # ends the process that it starts, before the lock is free for another load
         if restart is not None and self.spec is not None:
             self._taken_over.clear()
             self._begin_recovery(self.spec, restart)
@@ -586,34 +592,60 @@ class ManagedModel:
         """One of several processes ended without being told to: the others go on, and another one comes in its place
         unless they keep dying."""
         crew.lose(process)
-        error = process.death(process.child.exited.result(), f"{len(crew.processes)} others serve the model meanwhile.")
+        error = process.death(
+            process.child.exited.result(), f"the other {len(crew.processes)} serve the model meanwhile."
+        )
         self._death = time.monotonic(), error.message
         log.error("%s", error.message)
+        self.runtime = replace(self.runtime, pid=crew.first.child.pid)
+        self._count_death(process)
         self._house.survived(self.model_id)
         self._house.push_routes()
         self._in_background(self._bury(process))
         if self._refilling is None or self._refilling.done():
             self._refilling = self._in_background(self._refill(crew))
 
+    def _count_death(self, process: ModelProcess) -> Restart | None:
+        """The attempt that follows a process' death, by how long it served itself; the one counted already when it
+        served before the newest death was counted, because they are taken for one: so many at once are one attempt."""
+        counted_at, restart = self._counted
+        lived = time.monotonic() - process.serves_since
+        if restart is None or process.serves_since >= counted_at or lived >= self._restarts.stable_seconds:
+            restart = self._count_attempt(lived)
+        return restart
+
+    def _count_attempt(self, lived: float) -> Restart | None:
+        restart = self._restarts.died(lived, self._house.rules.max_load_attempts)
+        self._counted = time.monotonic(), restart
+        return restart
+
     async def _refill(self, crew: Crew) -> None:
         """Starts the processes that a crew lacks; gives up when they keep dying, and the model stays degraded."""
-        attempts = self._house.rules.max_load_attempts
-        lived = time.monotonic() - self._loaded_at
+        waited_for: Restart | None = None
         while crew.missing and not self._house.stopping.is_set():
-            restart = self._restarts.died(lived, attempts)
+            _, restart = self._counted
             if restart is None:
-                log.error("%s lacks %d processes, which keep dying; load it again", self.model_id, crew.missing)
+                why = (
+                    f"{self.model_id} lacks {crew.missing} of its processes, which die again and again and are not "
+                    "started any more; the others serve it. Read the end of its log in the details, mend the cause, "
+                    "unload it, then load it again."
+                )
+                log.error("%s", why)
+                self._house.stays_short(self.model_id, why)
                 return
-            await asyncio.sleep(restart.pause_seconds)
+            if restart is not waited_for:  # several that one attempt stands for come without another pause
+                waited_for = restart
+                await asyncio.sleep(restart.pause_seconds)
             async with self._lock:
                 spec = self.spec
                 if self.crew is not crew or self.state is not ModelState.LOADED or spec is None:
                     return
-                lived = 0.0
-                await self._add_process(crew, spec)
+                if not await self._add_process(crew, spec):
+                    self._count_attempt(0.0)
 
-    async def _add_process(self, crew: Crew, spec: ModelSpec) -> None:
-        """One more process for a loaded model; a failure is logged."""
+    async def _add_process(self, crew: Crew, spec: ModelSpec) -> bool:
+        """One more process for a loaded model. False when it could not be started, which is logged; none is left of it
+        then, nor when the model's other processes are gone or another load's."""
         process: ModelProcess | None = None
         try:
             async with asyncio.timeout(spec.timeout_seconds):
@@ -622,19 +654,19 @@ class ManagedModel:
                 except ForkRefused:
                     process = await self._house.start_process(spec, _no_phase, forked=False)
                 await asyncio.shield(process.ready)
-        except (LoaderdError, TimeoutError, ForkRefused) as error:
+            if self.crew is crew and self.state is ModelState.LOADED:
+                process.serves_since = time.monotonic()
+                crew.add(process)
+                self._watch(process)
+        except (LoaderdError, OSError, ForkRefused) as error:
             log.error("a process of %s could not be started: %s", self.model_id, error)
-            if process is not None:
-                await process.end()
-            return
-        except asyncio.CancelledError:
-            if process is not None:
-                await process.end()
-            raise
-        crew.add(process)
-        self._watch(process)
+            return False
+        finally:
+            if process is not None and process not in crew.processes:
+                await _to_its_end(process.end())
         if process.child.is_alive:
             await self._house.publish_routes()
+        return True
 
     def _begin_recovery(self, spec: ModelSpec, restart: Restart) -> None:
         self.recovering = True

@@ -48,6 +48,7 @@ class ModelProcess:
         self.log_path = log_path
         self.forked = forked
         self.counters: dict[str, Any] = {}
+        self.serves_since = 0.0  # monotonic, of the moment when clients were sent to it
         loop = asyncio.get_running_loop()
         self.ready: asyncio.Future[dict[str, Any]] = loop.create_future()
         self._reader, self._writer = streams

@@ -18,7 +18,13 @@ from loaderd.errors import LoaderdError
 Arrays = dict[str, np.ndarray]
 
 BULK_CALL_SECONDS = 0.02
-"""How long a call of bulk work may take: an interactive request that comes meanwhile waits for no more than that."""
+"""How long a call of bulk work may take: an interactive request that comes meanwhile waits for no more than that.
+
+Where that is less than twice what a call costs whatever is in it, it may take twice that: by calls of single items the
+work would take many times as long, and nobody would wait much less."""
+
+BULK_CALLS_ALIKE = 16
+"""After so many calls of bulk work of one size one of twice that size is tried: it may cost hardly more."""
 
 BULK_PATIENCE_SECONDS = 1.0
 """Bulk work that has waited this long gets one call, however many interactive requests there are."""
@@ -78,6 +84,13 @@ class Job:
     def remaining_items(self) -> int:
         return self.items - self.taken_items
 
+    def abandon(self) -> None:
+        """Nobody waits any more. Its memory is given back at once, not when its turn would have come: another thread
+        may still take it into a call, so that arrays of the same shapes take the place of its inputs."""
+        self.abandoned = True
+        self.render = _not_rendered
+        self.inputs = {name: _hollow(array) for name, array in self.inputs.items()}
+
     def fits_with(self, other: Job) -> bool:
         """Whether both can go into one call: all dimensions but the first are equal."""
         theirs = other.inputs
@@ -85,6 +98,20 @@ class Job:
             if array.shape[1:] != theirs[name].shape[1:]:
                 return False
         return True
+
+
+def _hollow(array: np.ndarray) -> np.ndarray:
+    """An array of the same shape and datatype, read-only, that takes no memory: one element of it, everywhere."""
+    if not array.size:
+        return array
+    element = np.empty(1, array.dtype)
+    first = array.flat[0]
+    element[0] = first[:1] if isinstance(first, str | bytes | list) else first
+    return np.broadcast_to(element, array.shape)
+
+
+def _not_rendered(outputs: Arrays) -> Any:
+    raise AssertionError("the answer of an abandoned job is written for nobody")
 
 
 @dataclass(slots=True)
@@ -144,36 +171,84 @@ def joined(slices: Sequence[Slice]) -> Arrays:
 
 
 def handed_out(slices: Sequence[Slice], outputs: Arrays) -> None:
-    """Gives each job its rows of the outputs; a job whose items are all done gets its `outputs`."""
+    """Gives each job its rows of the outputs; a job whose items are all done gets its `outputs`.
+
+    When it raises no job got any: the parts of one do not go together, or an output has no rows.
+    """
     if len(slices) == 1 and slices[0].items == slices[0].job.items:
         slices[0].job.outputs = outputs
         return
     at = 0
+    each: list[Arrays] = []
     for part in slices:
         end = at + part.stop - part.start
         rows = {name: array[at:end] for name, array in outputs.items()}
         at = end
+        parts = part.job.parts
+        if parts and not part.job.remaining_items:
+            rows = {name: np.concatenate([*(done[name] for done in parts), rows[name]]) for name in outputs}
+        each.append(rows)
+    for part, rows in zip(slices, each, strict=True):
         job = part.job
-        if part.items == job.items:
+        if job.remaining_items:
+            job.parts.append(rows)
+        else:
             job.outputs = rows
-            continue
-        job.parts.append(rows)
-        if not job.remaining_items:
-            job.outputs = {name: np.concatenate([done[name] for done in job.parts]) for name in outputs}
-            job.parts.clear()
+            if job.parts:
+                job.parts = []
+
+
+class CallCost:
+    """What calls cost of late: so much whatever is in them, and so much for each item; a line through the newest calls,
+    older ones counting less and less."""
+
+    _KEPT = 0.9  # of each call's weight when the next one comes
+    _SPREAD = 0.001  # of the sizes' mean square: calls that differ less say nothing of the cost of an item
+
+    def __init__(self) -> None:
+        self._weight = self._items = self._seconds = self._items_squared = self._items_seconds = 0.0
+
+    def add(self, items: int, seconds: float) -> None:
+        kept = self._KEPT
+        self._weight = kept * self._weight + 1.0
+        self._items = kept * self._items + items
+        self._seconds = kept * self._seconds + seconds
+        self._items_squared = kept * self._items_squared + items * items
+        self._items_seconds = kept * self._items_seconds + items * seconds
+
+    def items_within(self, at_least_seconds: float) -> tuple[float, bool]:
+        """(how many items may go into one call, whether that is known).
+
+        The call may take so many seconds, or twice its fixed cost if that is more. While all calls were of one size all
+        of their cost is taken as the items'. Before the first call any number may.
+        """
+        if not self._weight:
+            return float("inf"), False
+        items, seconds = self._items / self._weight, self._seconds / self._weight
+        spread = self._items_squared / self._weight - items * items
+        if spread <= self._SPREAD * items * items:
+            return (at_least_seconds * items / seconds if seconds > 0.0 else float("inf")), False
+        per_item = (self._items_seconds / self._weight - items * seconds) / spread
+        if per_item <= 0.0:
+            return float("inf"), True
+        fixed = max(0.0, seconds - per_item * items)
+        return (max(at_least_seconds, 2.0 * fixed) - fixed) / per_item, True
 
 
 class Line:
     """The jobs that wait for a call, by rank.
 
     Those of the first rank that has any are called together. Bulk work gets its turn when nobody else waits, or when
-    it has waited long enough, and then only as many items as BULK_CALL_SECONDS allow.
+    it has waited long enough, and then only as many items as BULK_CALL_SECONDS allow, and at most
+    twice as many as in its last call.
     """
 
     def __init__(self, max_items: int) -> None:
         self._max_items = max_items
         self._waiting: dict[Rank, deque[Job]] = {rank: deque() for rank in Rank}
-        self._seconds_per_item = 0.0  # of late
+        self._cost = CallCost()
+        self._bulk_items = 0  # of the last call of bulk work that had as many as it was allowed
+        self._bulk_alike = 0  # such calls of that size in a row
         self._bulk_since = float("inf")  # when bulk work had its last call, or began to wait
 
     def __bool__(self) -> bool:
@@ -211,16 +286,26 @@ class Line:
 
     def _take_bulk(self, bulk: deque[Job], now: float) -> list[Slice]:
         self._bulk_since = now
-        most = self._max_items
-        if self._seconds_per_item > 0.0:
-            most = max(1, min(most, int(BULK_CALL_SECONDS / self._seconds_per_item)))
-        return choose(bulk, most)
+        most = self._bulk_room()
+        taken = choose(bulk, most)
+        if items_of(taken) == most:
+            self._bulk_alike = self._bulk_alike + 1 if most == self._bulk_items else 1
+            self._bulk_items = most
+        return taken
+
+    def _bulk_room(self) -> int:
+        """How many items of bulk work may go into the next call."""
+        room, is_known = self._cost.items_within(BULK_CALL_SECONDS)
+        if self._bulk_items:
+            doubled = 2 * self._bulk_items
+            room = min(room, doubled)
+            if room < self._bulk_items + 1 and (self._bulk_alike >= BULK_CALLS_ALIKE or not is_known):
+                room = doubled
+        return max(1, int(min(room, self._max_items)))
 
     def called(self, items: int, seconds: float) -> None:
         """A call of so many items took so long."""
-        per_item = seconds / items
-        before = self._seconds_per_item
-        self._seconds_per_item = per_item if before == 0.0 else 0.8 * before + 0.2 * per_item
+        self._cost.add(items, seconds)
 
 
 def items_of(slices: Iterable[Slice]) -> int:

@@ -32,6 +32,6 @@ def call(model_id: str, model: LoadedModel, inputs: Arrays) -> Arrays:
 
 
 def describe(error: BaseException) -> str:
-    """The exception's class and its text, shortened."""
-    text = str(error)
+    """The exception's class and its text, shortened; what is no Unicode in it (half a surrogate pair) is replaced."""
+    text = str(error).encode(errors="replace").decode()
     return f"{type(error).__name__}: {text[:1000]}" if text else type(error).__name__

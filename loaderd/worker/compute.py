@@ -36,8 +36,10 @@ class ComputeThread:
     generator takes a step.
 
     on_loaded(model, None) or on_loaded(None, error), on_done(jobs, batches, compute_seconds, batch_items),
-    on_events(events of a generator, steps, seconds) and, once and at the very end, on_device_lost(error) are called on
-    this thread; the caller hands them over to its own.
+    on_events(events of a generator, steps, seconds) and, once and at the very end, on_lost(error) are called on this
+    thread; the caller hands them over to its own. on_done gets every job that was submitted once, abandoned ones as
+    well. After on_lost nothing is computed any more and the process must end: its GPU is lost, or this thread failed
+    where nobody expected it.
     """
 
     def __init__(
@@ -46,7 +48,7 @@ class ComputeThread:
         load: Callable[[], LoadedModel],
         on_loaded: Callable[[LoadedModel | None, BaseException | None], None],
         on_done: Callable[[list[Job], int, float, int], None],
-        on_device_lost: Callable[[BaseException], None],
+        on_lost: Callable[[BaseException], None],
         on_events: Callable[[list[Event], int, float], None] = lambda events, steps, seconds: None,
     ) -> None:
         self._model_id = spec.model_id
@@ -55,7 +57,7 @@ class ComputeThread:
         self._load = load
         self._on_loaded = on_loaded
         self._on_done = on_done
-        self._on_device_lost = on_device_lost
+        self._on_lost = on_lost
         self._on_events = on_events
         self._arrived: SimpleQueue[Job | list[Job] | Ask | None] = SimpleQueue()  # None: the end
         self._waiting = Line(self._max_batch_items)
@@ -115,6 +117,19 @@ class ComputeThread:
             return
         self._generation = model.generation
         self._on_loaded(model, None)
+        try:
+            self._serve(model)
+        except BaseException as error:  # a thread that is gone would leave a model that looks healthy and never answers
+            log.exception("%s: the thread that uses the model failed", self._model_id)
+            self._on_lost(error)
+            return
+        if self._device_lost is not None:
+            self._on_lost(self._device_lost)
+        else:
+            self._unload(model)
+
+    def _serve(self, model: LoadedModel) -> None:
+        """Returns at the end, or when the device is lost."""
         go_on = True
         while go_on and self._device_lost is None:
             go_on = self._gather()
@@ -129,10 +144,6 @@ class ComputeThread:
                 self._compute(model, slices)
             if self._generation is not None and self._generation.has_work and self._device_lost is None:
                 self._generate(self._generation)
-        if self._device_lost is not None:
-            self._on_device_lost(self._device_lost)
-        else:
-            self._unload(model)
 
     def _gather(self) -> bool:
         """Takes all that arrived; waits only when there is nothing to do. False at the end."""
@@ -163,8 +174,8 @@ class ComputeThread:
         """Nobody waits for an abandoned job; whose deadline is over gets an error in place of a late answer."""
         self._has_leavers = False
         now = time.perf_counter()
-        late = []
-        for job in self._waiting.drop(lambda job: job.abandoned or (job.deadline <= now and job.started_at is None)):
+        dropped = self._waiting.drop(lambda job: job.abandoned or (job.deadline <= now and job.started_at is None))
+        for job in dropped:
             if not job.abandoned:
                 job.error = ModelTimeout(
                     f"{self._model_id} did not begin with the request within the {job.deadline - job.arrived_at:g} s "
@@ -172,9 +183,8 @@ class ComputeThread:
                     model_id=self._model_id,
                     timeout_seconds=job.deadline - job.arrived_at,
                 )
-                late.append(job)
-        if late:
-            self._on_done(late, 0, 0.0, 0)
+        if dropped:
+            self._on_done(dropped, 0, 0.0, 0)
         self._has_deadlines = bool(self._waiting)
 
     def _answer_asked(self) -> None:

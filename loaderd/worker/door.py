@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import json
 import logging
 import time
 from collections.abc import Sequence
@@ -49,7 +50,9 @@ class Door:
         self._compute = compute
         loop = asyncio.get_running_loop()
         self._preparing = (
-            PreparingThread(model, compute, lambda job: loop.call_soon_threadsafe(self.finish, [job], 0, 0.0, 0))
+            PreparingThread(
+                spec.model_id, model, compute, lambda job: loop.call_soon_threadsafe(self.finish, [job], 0, 0.0, 0)
+            )
             if model.prepares
             else None
         )
@@ -57,6 +60,7 @@ class Door:
         self._jobs: dict[wire.Connection, dict[int, Job | Writing]] = {}
         self._accepted: list[Job] = []  # of what is being read: they are queued together
         self._in_flight = 0
+        self._left_behind = 0  # abandoned jobs that another thread still has
         self._draining = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -115,7 +119,8 @@ class Door:
     def _abandon(self, job: Job | Writing) -> None:
         """Nobody waits any more: it is not computed if it can be helped, and not waited for."""
         if isinstance(job, Job):
-            job.abandoned = True
+            job.abandon()
+            self._left_behind += 1
             self._compute.abandoned()
         else:
             assert self._generation is not None
@@ -186,12 +191,14 @@ class Door:
                 f"{self._spec.model_id} is being unloaded and takes no new predictions; load it again to use it.",
                 model_id=self._spec.model_id,
             )
-        if self._in_flight >= self._spec.max_queue and self._queued >= self._spec.max_queue:
+        left, limit = self._left_behind, self._spec.max_queue
+        if self._in_flight + left >= limit and self._queued + left >= limit:
+            abandoned = f" ({left} of them abandoned since)" if left else ""
             raise Overloaded(
-                f"{self._spec.model_id} has {self._queued} requests waiting, which is its limit; try again in a "
-                "moment.",
+                f"{self._spec.model_id} has {self._queued + left} requests waiting{abandoned}, which is its limit; try "
+                "again in a moment.",
                 model_id=self._spec.model_id,
-                queued=self._queued,
+                queued=self._queued + left,
             )
 
     def _job(self, message: wire.Message) -> Job:
@@ -251,12 +258,29 @@ class Door:
         return b"", [orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)]
 
     def finish(self, jobs: Sequence[Job], batches: int, compute_seconds: float, batch_items: int) -> None:
-        """Answers and counts jobs that the compute thread is done with."""
+        """Answers and counts jobs that the compute thread is done with. Each job comes here once."""
         if batches:
             self._counters.computed(batches, compute_seconds, batch_items)
         for job in jobs:
-            if not job.abandoned:
+            if job.abandoned:
+                self._left_behind -= 1
+                continue
+            try:
                 self._finish_one(job)
+            except Exception as error:  # of one job: the others get their answers
+                self._cannot_answer(job, error)
+
+    def _cannot_answer(self, work: Job | Writing, error: Exception) -> None:
+        """Says so in place of an answer that failed half way."""
+        log.error("%s: an answer could not be given", self._spec.model_id, exc_info=error)
+        connection, request_id = work.origin
+        if self._jobs.get(connection, {}).pop(request_id, None) is not None:
+            self._left_flight()
+        failed = PredictionFailed(
+            f"{self._spec.model_id}'s answer cannot be given: {describe(error)}.", model_id=self._spec.model_id
+        )
+        with contextlib.suppress(Exception):  # the connection is at fault
+            self._send_error(connection, request_id, failed)
 
     def _finish_one(self, job: Job) -> None:
         connection, request_id = job.origin
@@ -302,20 +326,29 @@ class Door:
             connection, request_id = writing.origin
             if self._jobs.get(connection, {}).get(request_id) is not writing:
                 continue
-            if event.piece is not None:
-                connection.send(request_id, wire.Kind.PART, b"", orjson.dumps(event.piece))
-                continue
-            del self._jobs[connection][request_id]
-            self._left_flight()
-            if event.error is None:
-                self._answered(writing)
-                head = _telling_head_of_text(writing) if writing.is_traced and writing.started_at else b""
-                connection.send(request_id, wire.Kind.ANSWER, head, orjson.dumps(event.final))
-                continue
-            error = self._compute.failure_of(event.error)
-            if not isinstance(error, InvalidInput):
-                self._answered(writing, error.message)
-            self._send_error(connection, request_id, error)
+            try:
+                self._take_event(event, connection, request_id)
+            except Exception as error:  # of one text: the others are written on
+                if event.piece is not None and self._generation is not None:
+                    self._generation.cancel(writing)
+                self._cannot_answer(writing, error)
+
+    def _take_event(self, event: Event, connection: wire.Connection, request_id: int) -> None:
+        writing = event.writing
+        if event.piece is not None:
+            connection.send(request_id, wire.Kind.PART, b"", orjson.dumps(event.piece))
+            return
+        del self._jobs[connection][request_id]
+        self._left_flight()
+        if event.error is None:
+            self._answered(writing)
+            head = _telling_head_of_text(writing) if writing.is_traced and writing.started_at else b""
+            connection.send(request_id, wire.Kind.ANSWER, head, orjson.dumps(event.final))
+            return
+        error = self._compute.failure_of(event.error)
+        if not isinstance(error, InvalidInput):
+            self._answered(writing, error.message)
+        self._send_error(connection, request_id, error)
 
     def _answered(self, work: Job | Writing, error: str = "", output_seconds: float = 0.0) -> None:
         now = time.perf_counter()
@@ -335,7 +368,15 @@ class Door:
         )
 
     def _send_error(self, connection: wire.Connection, request_id: int, error: LoaderdError, head: bytes = b"") -> None:
-        connection.send(request_id, wire.Kind.ERROR, head, orjson.dumps(error.to_message(), default=str))
+        connection.send(request_id, wire.Kind.ERROR, head, _written(error.to_message()))
+
+
+def _written(message: dict[str, Any]) -> bytes:
+    """As JSON, whatever is in it: half a surrogate pair, as file names have it, becomes a question mark."""
+    try:
+        return orjson.dumps(message, default=str)
+    except TypeError:
+        return json.dumps(message, default=str, ensure_ascii=False).encode(errors="replace")
 
 
 _NO_HEAD: dict[str, Any] = {}

@@ -25,6 +25,7 @@ from loaderd.worker.batching import Job
 from loaderd.worker.channel import Channel
 from loaderd.worker.compute import ComputeThread
 from loaderd.worker.door import Door
+from loaderd.worker.faults import is_device_lost
 from loaderd.worker.load import Load
 from loaderd.worker.memory_limit import limit_memory
 
@@ -38,13 +39,14 @@ _SWITCH_SECONDS = 0.001
 # What a model gives back when it is unloaded may take this long; then the process is reported as drained anyway.
 _UNLOAD_SECONDS = 2.0
 _FLUSH_SECONDS = 1.0
+_EXIT_BROKEN = 1
 
 
 def run(channel: socket.socket, spec: ModelSpec, data_socket_path: str, framework: Framework) -> NoReturn:
     """Loads the model and serves it until the supervisor is gone or ends the process. Never returns.
 
     Exits with status 3 after a failed load, whose reason went over the channel, and with status 4 after an error of
-    the GPU from which only a new process recovers.
+    the GPU from which only a new process recovers, with status 1 when the thread that uses the model failed.
     """
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", force=True
@@ -91,7 +93,7 @@ async def _live(sock: socket.socket, spec: ModelSpec, data_socket_path: str, fra
 
     leaving: list[asyncio.Task[None]] = []  # held: the event loop would forget the task
 
-    def on_device_lost(error: BaseException) -> None:
+    def on_lost(error: BaseException) -> None:
         loop.call_soon_threadsafe(lambda: leaving.append(loop.create_task(_leave(spec, door, error))))
 
     def check(number: object) -> BaseException | None:
@@ -101,7 +103,7 @@ async def _live(sock: socket.socket, spec: ModelSpec, data_socket_path: str, fra
         loop.call_soon_threadsafe(channel.send, message)
         return result.fault
 
-    compute = ComputeThread(spec, load.run, on_loaded, on_done, on_device_lost, on_events)
+    compute = ComputeThread(spec, load.run, on_loaded, on_done, on_lost, on_events)
     draining: asyncio.Task[None] | None = None
     next_command = asyncio.ensure_future(channel.receive())  # ends the process when the supervisor goes
     try:
@@ -137,13 +139,20 @@ class _Raised(Exception):
 
 
 async def _leave(spec: ModelSpec, door: Door | None, error: BaseException) -> None:
-    """Ends the process once the answers given so far are sent: on a lost GPU every further call would fail."""
+    """Ends the process once the answers given so far are sent: no further call could succeed."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_FLUSH_SECONDS):
             if door is not None:
                 await door.flush()
-    log.error("the GPU of %s is lost to its process, which ends so that a new one can begin: %s", spec.model_id, error)
-    _exit(EXIT_DEVICE_LOST)
+    if is_device_lost(error):
+        log.error(
+            "the GPU of %s is lost to its process, which ends so that a new one can begin: %s", spec.model_id, error
+        )
+        _exit(EXIT_DEVICE_LOST)
+    log.error(
+        "the process of %s cannot compute any more and ends so that a new one can begin: %s", spec.model_id, error
+    )
+    _exit(_EXIT_BROKEN)
 
 
 async def _drain(door: Door, compute: ComputeThread, channel: Channel) -> None:

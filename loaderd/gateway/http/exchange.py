@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
+from loaderd.errors import InvalidInput
+
 if TYPE_CHECKING:
     from loaderd.gateway.http.connection import HttpConnection
 
@@ -30,17 +32,18 @@ class Disconnected(Exception):
 class Exchange:
     """method, url: as the client wrote them. headers: by lower-case name; of several with one name the last.
 
-    on_gone: called once when the client leaves before it has its answer. on_over: called once at the end, with the
-    status of the answer, or 0 when there was nobody to answer. is_whole: all of the body has come. is_begun: part of
-    the answer is written. is_traced: whether it was picked to be traced, None while nobody has drawn.
-    began: by time.perf_counter, when the first byte had come. received_bytes, sent_bytes: of its body
-    and of the answer's, so far.
+    takes_chunks: not true of HTTP/1.0. on_gone: called once when the client leaves before it has its answer.
+    on_over: called once at the end, with the status of the answer, or 0 when there was nobody to answer. is_whole: all
+    of the body has come. is_begun: part of the answer is written. is_traced: whether it was picked to be traced, None
+    while nobody has drawn. began: by time.perf_counter, when the first byte had come. received_bytes, sent_bytes: of
+    its body and of the answer's, so far.
     """
 
     __slots__ = (
         "_arrival",
         "_connection",
         "_pieces",
+        "_spoilt",
         "_unread_bytes",
         "_wants_continue",
         "began",
@@ -56,6 +59,7 @@ class Exchange:
         "on_over",
         "received_bytes",
         "sent_bytes",
+        "takes_chunks",
         "url",
     )
 
@@ -65,11 +69,13 @@ class Exchange:
         self._unread_bytes = 0
         self._arrival: asyncio.Future[None] | None = None
         self._wants_continue = False
+        self._spoilt = ""
         self.began = time.perf_counter()
         self.method = ""
         self.url = b""
         self.headers: dict[bytes, bytes] = {}
         self.keep_alive = True
+        self.takes_chunks = True
         self.is_whole = False
         self.is_answered = False
         self.is_begun = False
@@ -91,12 +97,15 @@ class Exchange:
         return list(self._pieces)
 
     async def piece(self) -> bytes | None:
-        """The next piece of the body, None at its end. Raises Disconnected."""
+        """The next piece of the body, None at its end. Raises Disconnected, and InvalidInput when the rest of it cannot
+        be read."""
         while not self._pieces:
             if self.is_whole:
                 return None
             if self.is_gone:
                 raise Disconnected
+            if self._spoilt:
+                raise InvalidInput(self._spoilt)
             if self._wants_continue:
                 self._wants_continue = False
                 self._connection.write(_CONTINUE)
@@ -126,14 +135,27 @@ class Exchange:
         self.is_whole = True
         self._wake()
 
+    def spoil(self, sentence: str) -> None:
+        """The rest of the body cannot be read, and nothing behind it."""
+        self._spoilt = sentence
+        self._wake()
+
+    def when_gone(self, call: Callable[[], object]) -> None:
+        """Sets `on_gone`; raises Disconnected when the client has gone already."""
+        if self.is_gone:
+            raise Disconnected
+        self.on_gone = call
+
     def leave(self) -> None:
         """The client has gone."""
         self.is_gone = True
         self._wake()
         on_gone, self.on_gone = self.on_gone, None
         if on_gone is not None and not self.is_answered:
-            on_gone()
-            self._end(0)
+            try:
+                on_gone()
+            finally:
+                self._end(0)
 
     def abandon(self) -> None:
         """Nothing more is answered: the connection is cut, so that a client that is still there sees it."""
@@ -149,6 +171,8 @@ class Exchange:
 
     def respond(self, body: bytes | bytearray, status: int = 200, headers: Headers = JSON) -> None:
         """Writes the whole answer; once only."""
+        if self._wants_continue:
+            self._needs_no_body()
         if status == 200 and headers is JSON and self.keep_alive:
             head = _OK_JSON % len(body)
         else:
@@ -164,19 +188,28 @@ class Exchange:
         self._answered(status)
 
     async def stream(self, parts: AsyncIterator[bytes], headers: Headers) -> None:
-        """Writes an answer piece by piece as they come, with status 200. Raises Disconnected, and what the parts
-        raise; then it is to be abandoned."""
+        """Writes an answer piece by piece as they come, with status 200; its end is the connection's where the client
+        does not know chunks. Raises Disconnected, and what the parts raise; then it is to be abandoned."""
         self.is_begun = True
-        self._connection.write(self._head(200, headers, (b"transfer-encoding: chunked\r\n",)))
+        if self._wants_continue:
+            self._needs_no_body()
+        is_chunked = self.takes_chunks
+        self._connection.write(self._head(200, headers, (b"transfer-encoding: chunked\r\n",) if is_chunked else ()))
         async for part in parts:
             if self.is_gone:
                 raise Disconnected
             if part:
-                self._connection.write(b"%x\r\n%b\r\n" % (len(part), part))
+                self._connection.write(b"%x\r\n%b\r\n" % (len(part), part) if is_chunked else part)
                 self.sent_bytes += len(part)
                 await self._connection.drained()
-        self._connection.write(b"0\r\n\r\n")
+        if is_chunked:
+            self._connection.write(b"0\r\n\r\n")
         self._answered(200)
+
+    def _needs_no_body(self) -> None:
+        """The client was not told to go on: whether it sends its body all the same nobody knows."""
+        if not self.is_whole:
+            self.keep_alive = False
 
     def _head(self, status: int, headers: Headers, more: Iterable[bytes]) -> bytes:
         lines = [_STATUS_LINES[status], *(b"%b: %b\r\n" % header for header in headers), *more]

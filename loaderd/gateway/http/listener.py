@@ -103,10 +103,6 @@ class Listener:
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(LOOK_SECONDS)
-            before = loop.time() - KEEP_ALIVE_SECONDS
+            now = loop.time()
             for connection in list(self._connections):
-                if connection.since < before:
-                    if connection.is_stuck:
-                        connection.abort()
-                    elif connection.is_idle:
-                        connection.close()
+                connection.look(now, KEEP_ALIVE_SECONDS)

@@ -11,28 +11,32 @@ from typing import Any
 import pytest
 import uvloop
 
+from loaderd.errors import InvalidInput
 from loaderd.gateway.http import listener as listening
-from loaderd.gateway.http.connection import MAX_HEAD_BYTES, MAX_PIPELINED
+from loaderd.gateway.http.connection import MAX_AT_ONCE, MAX_HEAD_BYTES, MAX_PIPELINED
 from loaderd.gateway.http.exchange import HIGH_WATER_BYTES, Disconnected, Exchange
 from loaderd.gateway.http.listener import Listener
 
 SECONDS = 20.0
+LARGE_BYTES = 1_000_000
 POST = b"POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%b"
 
 
 class House:
-    """Answers /echo with the body, /wait when `go` is set, /early before the body has come, /stream in parts, and keeps
-    how each exchange ended."""
+    """Answers /echo with the body, /wait when `go` is set, /early before the body has come, /large with LARGE_BYTES,
+    /stream in parts, and keeps how each exchange ended, and what headers each had."""
 
     def __init__(self) -> None:
         self.go = asyncio.Event()
         self.ended: list[int] = []
         self.left = 0
         self.begun: list[str] = []
+        self.headers: list[dict[bytes, bytes]] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
     def begin(self, exchange: Exchange) -> None:
         self.begun.append(exchange.url.decode())
+        self.headers.append(exchange.headers)
         exchange.on_over = self.ended.append
         task = asyncio.get_running_loop().create_task(self._answer(exchange))
         self._tasks.add(task)
@@ -42,6 +46,9 @@ class House:
         try:
             if exchange.url == b"/early":
                 exchange.respond(b"early", 401)
+                return
+            if exchange.url == b"/large":
+                exchange.respond(bytes(LARGE_BYTES))
                 return
             if exchange.url == b"/stream":
                 await exchange.stream(self._parts(), [(b"content-type", b"text/plain")])
@@ -55,6 +62,8 @@ class House:
                 exchange.on_gone = task.cancel
                 await self.go.wait()
             exchange.respond(body or exchange.method.encode(), 200)
+        except InvalidInput as error:
+            exchange.respond(error.message.encode(), error.http_status)
         except Disconnected:
             self.left += 1
             exchange.abandon()
@@ -334,5 +343,212 @@ def test_who_does_not_take_a_large_answer_is_shown_out(monkeypatch: pytest.Monke
         reader._transport.resume_reading()
         with contextlib.suppress(ConnectionResetError):
             assert len(await reader.read()) < len(body)
+
+    at_the_door(test)
+
+
+WAIT = b"POST /wait HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\nab"
+
+
+@pytest.mark.parametrize("behind", [b"\x00nonsense\r\n\r\n", b"}\n", b"GET / HTTP/1.1\r\nbad header\r\n\r\n"])
+def test_what_is_no_request_behind_one_in_work_ends_the_connection_after_its_answer(behind: bytes) -> None:
+    async def test(house: House, door: Listener, connect: Any) -> None:
+        reader, writer = await connect()
+        writer.write(WAIT)
+        await until(lambda: house.begun)
+        writer.write(POST % (2, b"on") + behind)
+        (connection,) = door._connections
+        await until(lambda: connection._is_leaving)
+        house.go.set()
+        assert (await answer(reader))[::2] == (200, b"ab")
+        status, headers, body = await answer(reader)
+        assert (status, headers[b"connection"], body) == (200, b"close", b"on")
+        assert await reader.read() == b""
+        assert house.ended == [200, 200]
+
+    at_the_door(test)
+
+
+def test_an_answer_behind_the_end_of_the_connection_goes_nowhere() -> None:
+    async def test(house: House, door: Listener, connect: Any) -> None:
+        reader, writer = await connect()
+        writer.write(WAIT)
+        await until(lambda: house.begun)
+        (connection,) = door._connections
+        connection._linger()
+        assert await reader.read() == b""
+        house.go.set()
+        await until(lambda: house.ended)
+        assert house.ended == [200]
+
+    at_the_door(test)
+
+
+def test_a_body_that_cannot_be_read_to_its_end_is_refused() -> None:
+    async def test(house: House, door: Listener, connect: Any) -> None:
+        reader, writer = await connect()
+        writer.write(b"POST /echo HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n")
+        await until(lambda: house.begun)
+        writer.write(b"no length\r\n")
+        status, headers, body = await answer(reader)
+        assert (status, headers[b"connection"]) == (400, b"close")
+        assert body.startswith(b"This is no HTTP request")
+        assert await reader.read() == b""
+
+    at_the_door(test)
+
+
+@pytest.mark.parametrize(
+    "beginning",
+    [
+        b"GET / HTTP/1.1\r\nx: ",
+        b"POST /echo HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n0\r\nx: ",
+    ],
+    ids=["header", "trailer"],
+)
+def test_a_header_line_that_never_ends_is_refused_before_it_is_large(beginning: bytes) -> None:
+    async def test(house: House, door: Listener, connect: Any) -> None:
+        reader, writer = await connect()
+        writer.write(beginning)
+        (connection,) = door._connections
+        refused = asyncio.create_task(answer(reader))
+        sent = 0
+        while not refused.done():
+            writer.write(b"y" * MAX_HEAD_BYTES)
+            await writer.drain()
+            sent += MAX_HEAD_BYTES
+            await asyncio.sleep(0)
+            assert connection._is_leaving or sent < 64 * MAX_HEAD_BYTES
+        assert refused.result()[0] in (400, 431)
+        assert b"The request's head passes" in refused.result()[2]
+
+    at_the_door(test)
+
+
+def test_a_large_body_behind_a_head_in_two_pieces_is_no_large_head() -> None:
+    async def test(house: House, door: Listener, connect: Any) -> None:
+        reader, writer = await connect()
+        body = bytes(8 * MAX_HEAD_BYTES)
+        sent = POST % (len(body), body)
+        writer.write(sent[:20])
+        await writer.drain()
+        await until(lambda: [each for each in door._connections if each._newest is not None])
+        writer.write(sent[20:])
+        assert (await answer(reader))[2] == body
+
+    at_the_door(test)
+
+
+def test_answers_do_not_pile_up_for_a_client_that_takes_none() -> None:
+    async def test(house: House, door: Listener, connect: Any) -> None:
+        reader, writer = await connect()
+        reader._transport.pause_reading()
+        number = 100
+        writer.write(b"GET /large HTTP/1.1\r\nhost: x\r\n\r\n" * number)
+        await until(lambda: [each for each in door._connections if each._is_stuck])
+        (connection,) = door._connections
+        await asyncio.sleep(0.1)
+        assert connection._transport.get_write_buffer_size() <= 2 * LARGE_BYTES
+        assert len(house.begun) < number / 2
+        reader._transport.resume_reading()
+        for _ in range(number):
+            assert len((await answer(reader))[2]) == LARGE_BYTES
+
+    at_the_door(test)
+
+
+def test_requests_without_end_in_one_piece_are_answered_up_to_a_bound() -> None:
+    async def test(house: House, door: Listener, connect: Any) -> None:
+        reader, writer = await connect()
+        writer.write(WAIT)
+        await until(lambda: house.begun)
+        (connection,) = door._connections
+        connection.data_received(b"GET /echo HTTP/1.1\r\n\r\n" * (2 * MAX_AT_ONCE))  # as one read brings it
+        assert len(connection._queue) == MAX_AT_ONCE
+        house.go.set()
+        for _ in range(MAX_AT_ONCE + 1):
+            status, headers, _ = await answer(reader)
+            assert status == 200
+        assert headers[b"connection"] == b"close"
+        assert await reader.read() == b""
+
+    at_the_door(test)
+
+
+def test_who_takes_a_large_answer_slowly_but_steadily_gets_it_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listening, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(listening, "KEEP_ALIVE_SECONDS", 0.5)
+
+    async def test(house: House, door: Listener, connect: Any) -> None:
+        reader, writer = await connect()
+        body = bytes(30_000_000)
+        writer.write(POST % (len(body), body))
+        got, began = 0, asyncio.get_running_loop().time()
+        while got < len(body):
+            piece = await reader.read(300_000)
+            assert piece, "cut off"
+            got += len(piece)
+            await asyncio.sleep(0.012)
+        assert asyncio.get_running_loop().time() - began > 2 * listening.KEEP_ALIVE_SECONDS
+
+    at_the_door(test)
+
+
+def test_who_does_not_take_the_little_rest_of_an_answer_is_shown_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listening, "LOOK_SECONDS", 0.02)
+
+    async def test(house: House, door: Listener, connect: Any) -> None:
+        loop = asyncio.get_running_loop()
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.setblocking(False)
+            await loop.sock_connect(client, door._sock.getsockname())
+            await until(lambda: door._connections)
+            (connection,) = door._connections
+            body, sent = b"x" * 10_000, 0
+            while connection._transport.get_write_buffer_size() < 2 * len(body):
+                await loop.sock_sendall(client, POST % (len(body), body))
+                sent += 1
+                await until(lambda number=sent: len(house.ended) == number)
+            assert not connection._is_stuck
+            monkeypatch.setattr(listening, "KEEP_ALIVE_SECONDS", 0.1)
+            await until(lambda: not door._connections)
+
+    at_the_door(test)
+
+
+def test_a_body_that_was_not_asked_for_does_not_swallow_the_next_request() -> None:
+    async def test(house: House, door: Listener, connect: Any) -> None:
+        reader, writer = await connect()
+        writer.write(b"POST /early HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 400\r\n\r\n")
+        status, headers, _ = await answer(reader)
+        assert (status, headers[b"connection"]) == (401, b"close")
+        assert await reader.read() == b""
+
+    at_the_door(test)
+
+
+def test_what_stands_behind_a_chunked_body_is_no_header() -> None:
+    async def test(house: House, door: Listener, connect: Any) -> None:
+        reader, writer = await connect()
+        writer.write(
+            b"POST /echo HTTP/1.1\r\nauthorization: a\r\ntransfer-encoding: chunked\r\n\r\n"
+            b"1\r\na\r\n0\r\nauthorization: b\r\ncontent-encoding: gzip\r\n\r\n"
+        )
+        assert (await answer(reader))[2] == b"a"
+        assert house.headers == [{b"authorization": b"a", b"transfer-encoding": b"chunked"}]
+
+    at_the_door(test)
+
+
+def test_parts_for_a_client_that_knows_no_chunks_end_with_the_connection() -> None:
+    async def test(house: House, door: Listener, connect: Any) -> None:
+        reader, writer = await connect()
+        house.go.set()
+        writer.write(b"GET /stream HTTP/1.0\r\n\r\n")
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert b"transfer-encoding" not in head
+        assert b"connection: close" in head
+        assert await reader.read() == b"onetwo"
 
     at_the_door(test)

@@ -325,6 +325,38 @@ class TestLeaving:
         run.finish()
         assert run.text(active) == continuation(model, PROMPTS[0], 20)
 
+    def test_what_cannot_be_let_go_of_ends_what_is_being_written(
+        self, model: Any, run: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        short, long = run.start(PROMPTS[0], max_tokens=2), run.start(PROMPTS[1], max_tokens=20)
+        run.step()
+        keep = model.generation._decoder.keep
+        with monkeypatch.context() as broken:
+            broken.setattr(model.generation._decoder, "keep", lambda rows: _raising() if rows else keep(rows))
+            while long not in run.errors:
+                run.step()
+        assert str(run.errors[long]) == "out of luck"
+        assert short in run.finals
+        assert run.alone(PROMPTS[2], max_tokens=20) == continuation(model, PROMPTS[2], 20)
+
+    def test_what_fails_when_a_request_is_cancelled_ends_the_others_with_an_error(
+        self, model: Any, run: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        stays, gone = run.start(PROMPTS[0], max_tokens=20), run.start(PROMPTS[1], max_tokens=20)
+        run.step()
+        run.step()
+        run.generation.cancel(gone)
+        with monkeypatch.context() as broken:
+            broken.setattr(model.generation._decoder, "keep", _raising)
+            run.step()
+            assert str(run.errors[stays]) == "out of luck"
+            waits = run.start(PROMPTS[2], max_tokens=20)
+            with pytest.raises(RuntimeError, match="out of luck"):
+                run.step()
+        assert gone not in run.errors
+        run.finish()
+        assert run.text(waits) == continuation(model, PROMPTS[2], 20)
+
 
 def _raising(*_: Any, **__: Any) -> Any:
     raise RuntimeError("out of luck")

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
+import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
 
+from loaderd.errors import ModelProcessDied
 from loaderd.protocol import ModelSpec
-from loaderd.supervisor.crew import _sum
+from loaderd.supervisor import crew as crew_module
+from loaderd.supervisor.crew import Crew, _sum
 
 from .conftest import RunningDaemon
 
@@ -91,6 +98,164 @@ def test_an_unload_ends_all(crew: RunningDaemon) -> None:
     assert ended["result"]["freed_bytes"] > 0
     assert not any(map(psutil.pid_exists, pids))
     assert crew.model("toy-v1")["pids"] == []
+
+
+def test_replacements_that_keep_dying_are_given_up_and_the_other_serves(
+    start_serving: Callable[..., RunningDaemon], toy: Toy
+) -> None:
+    daemon = start_serving(rules={"max_load_attempts": 1})
+    assert daemon.load(replace(toy(), instances=2))["error"] is None
+    left, died = daemon.model("toy-v1")["pids"]
+    os.kill(died, signal.SIGKILL)
+    daemon.wait(lambda: died not in (pids := daemon.model("toy-v1")["pids"]) and len(pids) == 2)
+    os.kill(daemon.model("toy-v1")["pids"][1], signal.SIGKILL)
+    alert = daemon.wait(lambda: daemon.of_kind("AlertReport", key="gave_up:toy-v1"))[0]
+    assert alert["is_open"]
+    assert "lacks 1 of its processes" in alert["message"]
+    daemon.wait(lambda: daemon.model("toy-v1")["health"]["status"] == "degraded")
+    assert daemon.model("toy-v1")["pids"] == [left]
+    assert answering(daemon) == {left}
+    assert daemon.unload("toy-v1")["result"]["status"] == "unloaded"
+    daemon.wait(lambda: daemon.of_kind("AlertReport", key="gave_up:toy-v1", is_open=False))
+
+
+def test_the_pid_that_is_told_is_of_a_process_that_lives(crew: RunningDaemon) -> None:
+    first, _ = crew.model("toy-v1")["pids"]
+    os.kill(first, signal.SIGKILL)
+    crew.wait(lambda: len(crew.model("toy-v1")["pids"]) == 2 and first not in crew.model("toy-v1")["pids"])
+    assert crew.pid_of("toy-v1") == crew.model("toy-v1")["pids"][0]
+
+
+# What is asked of several, with processes that answer as the test says
+
+
+class Process:
+    """Answers at once. death: what its canary and its drain raise. killed: why it was ended as hung."""
+
+    def __init__(self, **counters: Any) -> None:
+        self.child = SimpleNamespace(is_alive=True, pid=id(self))
+        self.counters: dict[str, Any] = counters
+        self.data_socket = Path("/nowhere.sock")
+        self.death: ModelProcessDied | None = None
+        self.before_answer: Callable[[], Any] = lambda: None
+        self.is_drained = False
+        self.killed = ""
+
+    def die(self) -> None:
+        self.child.is_alive = False
+        self.death = ModelProcessDied("it died", exit_signal=9)
+
+    async def _answer(self) -> None:
+        self.before_answer()
+        if self.death is not None:
+            raise self.death
+        for _ in range(5):  # others are heard first
+            await asyncio.sleep(0)
+
+    async def sample(self) -> dict[str, Any]:
+        await self._answer()
+        return self.counters
+
+    async def canary(self) -> dict[str, Any]:
+        await self._answer()
+        return {"ok": True, "seconds": 0.5, "reason": ""}
+
+    async def drain(self) -> None:
+        await self._answer()
+        self.is_drained = True
+
+    def end_hung(self, why: str) -> None:
+        self.killed = why
+
+
+def crew_of(*processes: Process) -> Crew:
+    made = Crew(processes[0])  # type: ignore[arg-type]
+    for process in processes[1:]:
+        made.add(process)  # type: ignore[arg-type]
+    return made
+
+
+def test_one_that_dies_while_all_are_drained_leaves_the_others_their_time() -> None:
+    dead, other = Process(), Process()
+    dead.die()
+    with pytest.raises(ModelProcessDied):
+        asyncio.run(crew_of(dead, other).drain())
+    assert other.is_drained
+
+
+def test_one_that_leaves_while_all_are_sampled_casts_no_suspicion_on_the_others() -> None:
+    leaving, second, third = Process(busy_seconds=0.0), Process(busy_seconds=1.0), Process(busy_seconds=2.0)
+    made = crew_of(leaving, second, third)
+
+    def leave() -> None:
+        leaving.die()
+        made.lose(leaving)  # type: ignore[arg-type]
+
+    leaving.before_answer = leave
+    assert asyncio.run(made.sample())
+    made.end_hung("one model call ran too long", "silent")
+    assert (second.killed, third.killed) == ("", "one model call ran too long")
+
+
+def test_a_canary_goes_on_with_the_others_when_one_dies() -> None:
+    dead, other = Process(), Process()
+    made = crew_of(dead, other)
+    dead.before_answer = dead.die
+    assert asyncio.run(made.canary())["ok"]
+    other.die()
+    with pytest.raises(ModelProcessDied):
+        asyncio.run(made.canary())
+
+
+def test_the_process_whose_door_is_silent_is_the_one_that_is_ended_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crew_module, "SAMPLE_SECONDS", 0.05)
+    busy, silent = Process(busy_seconds=9.0), Process(busy_seconds=0.0)
+    made = crew_of(busy, silent)
+    with socket.socket(socket.AF_UNIX) as listening:  # takes connections, and answers none
+        silent.data_socket = tmp_path / "silent.sock"
+        listening.bind(str(silent.data_socket))
+        listening.listen()
+
+        async def look() -> bool | None:
+            answers_at = tmp_path / "answers.sock"
+
+            async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+                writer.write(await reader.read(1024))  # a ping's answer is a message, any message
+                await writer.drain()
+                writer.close()
+
+            busy.data_socket = answers_at
+            async with await asyncio.start_unix_server(answer, str(answers_at)):
+                found = await made.door_answers()
+                assert await made.sample()
+                return found
+
+        assert asyncio.run(look()) is None
+    made.end_hung("its door does not answer", "door")
+    assert (busy.killed, silent.killed) == ("", "its door does not answer")
+
+
+def test_the_one_in_the_longest_call_is_ended_for_its_call() -> None:
+    quick, busy = Process(busy_seconds=0.1), Process(busy_seconds=9.0)
+    made = crew_of(quick, busy)
+    quick.before_answer = quick.die
+    assert not asyncio.run(made.sample())
+    made.end_hung("one model call ran too long", "busy")
+    assert (quick.killed, busy.killed) == ("", "one model call ran too long")
+
+
+def test_what_a_dead_one_had_at_its_fullest_is_gone_with_it_and_what_it_counted_is_not() -> None:
+    left = Process(requests=1, max_queued=0, max_in_flight=1, in_flight=0, queued=0)
+    made = crew_of(left)
+    for _ in range(3):
+        dead = Process(requests=5, max_queued=900, max_in_flight=950, in_flight=950, queued=900, histogram=[5])
+        made.add(dead)  # type: ignore[arg-type]
+        made.lose(dead)  # type: ignore[arg-type]
+    counters = made.counters
+    assert (counters["requests"], counters["histogram"]) == (16, [15])
+    assert [counters[name] for name in ("max_queued", "max_in_flight", "in_flight", "queued")] == [0, 1, 0, 0]
 
 
 def test_counters_of_several_are_added() -> None:

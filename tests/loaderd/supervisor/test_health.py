@@ -24,15 +24,20 @@ class Ward:
         self.rules = Rules()
         self.reports: list[Report] = []
         self.ended: list[tuple[str, str]] = []
+        self.signs: list[str] = []  # by which each of those was seen to hang
         self.health = Health(
             self.reports.append,
             lambda: self.rules,
-            lambda model_id, why: self.ended.append((model_id, why)),
+            self._end_hung,
             clock=lambda: self.now,
             wall=lambda: self.now + 1e9,
         )
         self.counters: dict[str, dict[str, Any]] = {}
         self.silent: set[str] = set()
+
+    def _end_hung(self, model_id: str, why: str, sign: str) -> None:
+        self.ended.append((model_id, why))
+        self.signs.append(sign)
 
     def load(self, model_id: str = "m", load_seconds: float = 0.5) -> None:
         self.counters[model_id] = {
@@ -343,6 +348,33 @@ class TestAlerts:
         )
         ward.health.dismissed("m")
         assert ward.alerts()[3:] == [("gave_up:m", False)]
+
+    def test_a_model_that_stays_short_of_processes_is_an_alert_until_they_are_there_or_it_left(
+        self, ward: Ward
+    ) -> None:
+        ward.load()
+        ward.counters["m"]["missing_processes"] = 1
+        ward.health.stays_short("m", "m lacks 1 of its processes.")
+        ward.run(5000)
+        assert ward.status()[0] == "degraded"
+        assert ward.alerts() == [("gave_up:m", True)]
+        ward.counters["m"]["missing_processes"] = 0
+        ward.run(1)
+        assert ward.alerts()[1:] == [("gave_up:m", False)]
+        ward.health.stays_short("m", "m lacks 1 of its processes.")
+        ward.health.left("m")
+        assert ward.alerts()[2:] == [("gave_up:m", True), ("gave_up:m", False)]
+
+    def test_a_hang_is_told_with_its_sign(self, ward: Ward) -> None:
+        for name in ("silent", "busy", "door"):
+            ward.load(name)
+        ward.silent.add("silent")
+        ward.counters["busy"]["busy_seconds"] = 1e6
+        ward.health.knocked("door", None)
+        ward.run(ward.rules.hang_seconds + 2)
+        assert dict(zip((name for name, _ in ward.ended), ward.signs, strict=True)) == {
+            name: name for name in ("silent", "busy", "door")
+        }
 
     def test_a_person_who_takes_over_closes_what_was_open(self, ward: Ward) -> None:
         ward.health.died("m", 3, gave_up=True)

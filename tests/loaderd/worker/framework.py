@@ -9,13 +9,15 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from loaderd.errors import InvalidInput
 from loaderd.frameworks.base import Artifact, Framework, LoadedModel, ReportProgress, Signature, TensorSpec
+from loaderd.generation.contract import Generation, Writing
 
 if TYPE_CHECKING:
     from loaderd.frameworks.base import Batch
@@ -56,6 +58,8 @@ class Echo(LoadedModel):
                 time.sleep(float(argument))
             elif order == "refuse":
                 raise InvalidInput("this text is refused")
+            elif order == "surrogate":
+                raise OSError("cannot open 'weights-\udcff.bin'")
             elif order == "boom":
                 raise ValueError("the model is broken")
             elif order == "die":
@@ -203,6 +207,36 @@ class Prepared(Echo):
         return {**super().predict({"text": inputs["ready"]}), "tokens": inputs["words"].astype(np.int32)}
 
 
+class BrokenGeneration:
+    """Has the compute thread fail where nothing should, once it has work."""
+
+    begun = waiting = 0
+
+    def __init__(self) -> None:
+        self._is_asked = False
+
+    @property
+    def has_work(self) -> bool:
+        if self._is_asked:
+            raise RuntimeError("the generator lost its mind")
+        return False
+
+    def bound(self, max_active: int, max_waiting: int) -> None:
+        del max_active, max_waiting
+
+    def start(self, request: Mapping[str, Any]) -> Writing:
+        del request
+        self._is_asked = True
+        return Writing(1)
+
+
+class Broken(Echo):
+    """Its compute thread ends at the first text that it is to write."""
+
+    def __init__(self) -> None:
+        self.generation = cast("Generation", BrokenGeneration())
+
+
 class Holding(Echo):
     """Holds a folder `held` until it is unloaded, which succeeds, goes "badly" or "never" ends."""
 
@@ -229,6 +263,7 @@ MODELS = {
     "mirror": Mirror,
     "prepared": Prepared,
     "careless": Careless,
+    "broken": Broken,
     "drifting": Drifting,
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -75,6 +76,40 @@ def test_every_job_gets_its_own_rows_back_whatever_was_joined(sizes: list[tuple[
         np.testing.assert_array_equal(done.outputs["y"], done.inputs["x"] + 0.5)
 
 
+def test_nobody_gets_rows_when_the_parts_of_one_do_not_go_together() -> None:
+    large, small = job(3), job(1)
+    handed_out(choose(deque([large]), 2), {"y": np.zeros((2, 4))})
+    large.taken_items = 3
+    with pytest.raises(ValueError, match="dimension"):
+        handed_out([Slice(small, 0, 1), Slice(large, 2, 3)], {"y": np.zeros((2, 5))})
+    assert small.outputs is None
+    assert large.outputs is None
+    assert [len(part["y"]) for part in large.parts] == [2]
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.ones((3, 1000), dtype=np.float32),
+        np.array(["x" * 10_000, "y", "z"], dtype=object),
+        np.array([b"x" * 10_000, b"y", b"z"], dtype=object),
+        np.empty((3, 0)),
+    ],
+    ids=["numbers", "texts", "bytes", "empty"],
+)
+def test_an_abandoned_job_takes_no_memory_and_can_still_go_into_a_call(array: np.ndarray) -> None:
+    left = Job({"x": array}, 3, 0.0, lambda outputs: outputs)
+    stays = Job({"x": array}, 3, 0.0, lambda outputs: outputs)
+    left.abandon()
+    hollow = left.inputs["x"]
+    assert (hollow.shape, hollow.dtype) == (array.shape, array.dtype)
+    if array.size:
+        assert hollow.strides == (0,) * array.ndim
+        assert len(str(hollow.flat[0])) < 10
+    assert left.fits_with(stays)
+    np.testing.assert_array_equal(joined([Slice(left, 0, 3), Slice(stays, 0, 3)])["x"][3:], array)
+
+
 # Whose turn it is
 
 
@@ -131,3 +166,42 @@ def test_what_is_over_is_dropped_and_the_rest_keeps_its_order() -> None:
     assert set(map(id, line.drop(lambda each: each.abandoned))) == {id(jobs[1]), id(jobs[2])}
     assert [part.job for part in line.take(0.0)] == [jobs[0], jobs[3]]
     assert not line
+
+
+def bulk_calls(items: int, fixed_seconds: float, item_seconds: float, before: int = 1) -> list[int]:
+    """The sizes of the calls that bulk work of so many items is done in, after a call of `before` items."""
+    line = Line(64)
+    line.called(before, fixed_seconds + before * item_seconds)
+    line.add(ranked(items, Rank.BULK))
+    sizes = []
+    while line:
+        sizes.append(items_of(line.take(0.0)))
+        line.called(sizes[-1], fixed_seconds + sizes[-1] * item_seconds)
+    return sizes
+
+
+@pytest.mark.parametrize("fixed_seconds", [0.008, 0.012, 0.018, 0.03, 0.2])
+def test_where_the_call_costs_most_bulk_work_gets_full_calls(fixed_seconds: float) -> None:
+    sizes = bulk_calls(1000, fixed_seconds, 0.0001)
+    assert len(sizes) <= 1000 / 64 + 8
+    assert sizes[-2] == 64
+
+
+@pytest.mark.parametrize("before", [1, 10, 64])
+def test_where_the_items_cost_most_an_interactive_request_waits_no_longer_for_bulk_work(before: int) -> None:
+    sizes = bulk_calls(1000, 0.0005, BULK_CALL_SECONDS / 4, before)
+    within = [size for size in sizes if size <= 4]
+    assert max(sizes) <= 8
+    assert len(within) >= 0.9 * len(sizes)
+
+
+def test_bulk_work_finds_back_from_calls_that_were_slow_by_chance() -> None:
+    line = Line(64)
+    for size in (1, 2, 1, 2):
+        line.called(size, size * 10.0)
+    line.add(ranked(3000, Rank.BULK))
+    sizes = []
+    while line:
+        sizes.append(items_of(line.take(0.0)))
+        line.called(sizes[-1], 0.012 + sizes[-1] * 0.0001)
+    assert sizes[-2] == 64

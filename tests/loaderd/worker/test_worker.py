@@ -213,6 +213,20 @@ class TestFailing:
         assert (counters["requests"], counters["errors"]) == (4, 1)
         assert counters["last_error"] == failed.value.message
 
+    def test_an_error_that_is_no_unicode_is_told_and_the_others_are_answered(
+        self, model: ModelProcess, client: Client, gate: Path
+    ) -> None:
+        busy = client.submit(f"gate:{gate}")
+        model.wait_for(in_flight=1, queued=0)
+        broken, good, fine = (client.submit(text) for text in ("surrogate", "good", "fine"))
+        model.wait_for(queued=3)
+        open_gate(gate)
+        with pytest.raises(PredictionFailed, match=r"cannot open 'weights-\?.bin'"):
+            answer_of(broken)
+        for one in (busy, good, fine):
+            answer_of(one)
+        assert model.stats()["in_flight"] == 0
+
     def test_a_large_request_that_fails_in_one_part_fails_once(self, model: ModelProcess, client: Client) -> None:
         with pytest.raises(PredictionFailed):
             client.predict("a", "b", "c", "d", "boom", "e", "f", "g", "h", "i")
@@ -240,6 +254,24 @@ class TestFailing:
         for one in (busy, *waiting):
             answer_of(one)
         assert model.stats()["requests"] == 9
+
+    def test_abandoned_requests_count_until_the_model_is_free_again(
+        self, model: ModelProcess, client: Client, gate: Path
+    ) -> None:
+        busy = client.submit(f"gate:{gate}")
+        model.wait_for(in_flight=1, queued=0)
+        for _ in range(8):
+            gone, _ = client.send(wire.Kind.PREDICT, b"", b'{"inputs":["gone"]}')
+            client.cancel(gone, b"gone")
+        with pytest.raises(Overloaded, match=r"8 requests waiting \(8 of them abandoned since\)"):
+            client.predict("one too many")
+        assert model.stats()["in_flight"] == 1
+        open_gate(gate)
+        answer_of(busy)
+        client.predict("room again")
+        waiting = [client.submit(f"text {index}") for index in range(8)]
+        for one in waiting:
+            answer_of(one)
 
     def test_requests_that_nobody_waits_for_are_not_computed(
         self, model: ModelProcess, client: Client, gate: Path
@@ -586,6 +618,17 @@ class TestLimits:
         assert model.process.wait(5) == 4
         assert client.lost.wait(5)
         assert "the GPU of echo-v1 is lost to its process" in model.log()
+
+    def test_a_process_that_cannot_compute_any_more_ends(self, tmp_path: Path) -> None:
+        with ModelProcess(spec("broken"), tmp_path / "data.sock") as process:
+            process.ready()
+            with Client(process.data_socket) as client:
+                assert client.predict("first")["predictions"]
+                never = client.send(wire.Kind.GENERATE, b"", b"{}")[1]
+                assert process.process.wait(5) == 1
+                with pytest.raises(ConnectionError):
+                    answer_of(never)
+            assert "the generator lost its mind" in process.log()
 
     def test_a_lost_gpu_fails_the_whole_batch_without_another_try(
         self, model: ModelProcess, client: Client, gate: Path

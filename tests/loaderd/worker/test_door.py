@@ -1,0 +1,106 @@
+"""The door gives every request an answer, whatever becomes of one of them."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+import numpy as np
+import orjson
+
+from loaderd import wire
+from loaderd.generation.contract import Event, Generation, Writing
+from loaderd.worker.compute import ComputeThread
+from loaderd.worker.door import Door
+from tests.loaderd.worker.framework import Double
+from tests.loaderd.worker.process import spec
+
+
+class Recording:
+    """A connection that keeps what is sent; `refused`: requests whose answers cannot be sent."""
+
+    def __init__(self, refused: frozenset[int] = frozenset()) -> None:
+        self.sent: list[tuple[int, wire.Kind, Any]] = []
+        self._refused = refused
+
+    def send(self, request_id: int, kind: wire.Kind, head: bytes, *chunks: bytes) -> None:
+        del head
+        if request_id in self._refused and kind == wire.Kind.ANSWER:
+            raise ValueError("it cannot be framed")
+        self.sent.append((request_id, kind, orjson.loads(b"".join(bytes(chunk) for chunk in chunks))))
+
+
+class Writer:
+    """Starts texts, which the test writes."""
+
+    begun = waiting = 0
+    has_work = False
+
+    def __init__(self) -> None:
+        self.started: list[Writing] = []
+
+    def bound(self, max_active: int, max_waiting: int) -> None:
+        del max_active, max_waiting
+
+    def start(self, request: dict[str, Any]) -> Writing:
+        del request
+        self.started.append(Writing(1))
+        return self.started[-1]
+
+    def cancel(self, writing: Writing) -> None:
+        writing.cancelled = True
+
+
+def opened(model: Double, connection: Recording) -> Door:
+    """A door whose jobs the test computes."""
+    compute = ComputeThread(spec(), lambda: model, lambda *_: None, lambda *_: None, lambda _: None)
+    door = Door(spec(), model, compute)
+    door._jobs[cast("wire.Connection", connection)] = {}
+    return door
+
+
+def ask(door: Door, connection: Recording, request_id: int, kind: wire.Kind, body: dict[str, Any]) -> None:
+    door._on_message(cast("wire.Connection", connection), wire.Message(request_id, kind, b"", orjson.dumps(body)))
+
+
+def test_an_answer_that_cannot_be_sent_keeps_none_of_the_others_back() -> None:
+    async def scene() -> None:
+        connection = Recording(refused=frozenset({2}))
+        door = opened(Double(), connection)
+        for request_id in (1, 2, 3):
+            ask(door, connection, request_id, wire.Kind.PREDICT, {"inputs": [[1.0]]})
+        jobs = door._accepted
+        for job in jobs:
+            job.outputs = {"y": np.ones((1, 1), dtype=np.float32)}
+        door.finish(jobs, 1, 0.1, 3)
+        assert [(request_id, kind) for request_id, kind, _ in connection.sent] == [
+            (1, wire.Kind.ANSWER),
+            (2, wire.Kind.ERROR),
+            (3, wire.Kind.ANSWER),
+        ]
+        assert "it cannot be framed" in connection.sent[1][2]["message"]
+        assert door.counters()["in_flight"] == 0
+
+    asyncio.run(scene())
+
+
+def test_a_piece_that_cannot_be_written_ends_its_text_only() -> None:
+    async def scene() -> None:
+        writer, connection, model = Writer(), Recording(), Double()
+        model.generation = cast("Generation", writer)
+        door = opened(model, connection)
+        for request_id in (1, 2):
+            ask(door, connection, request_id, wire.Kind.GENERATE, {})
+        bad, good = writer.started
+        door.take_events([Event(bad, piece={"text": "half \udcff"}), Event(good, piece={"text": "whole"})], 1, 0.1)
+        door.take_events([Event(bad, final={}), Event(good, final={"text": "whole"})], 1, 0.1)
+        assert [(request_id, kind) for request_id, kind, _ in connection.sent] == [
+            (1, wire.Kind.ERROR),
+            (2, wire.Kind.PART),
+            (2, wire.Kind.ANSWER),
+        ]
+        assert bad.cancelled
+        assert not good.cancelled
+        assert door.counters()["in_flight"] == 0
+
+    asyncio.run(scene())
