@@ -109,6 +109,10 @@ class Batch:
                 elif isinstance(report, StateReport):
                     # What a check found before a move is not true after it.
                     self.health.pop(report.model_id, None)
+                    counted = self.usage.get(report.model_id)
+                    if report.error is not None and counted is not None:
+                        # Written behind the states: an older request's error would take the place of this one.
+                        self.usage[report.model_id] = replace(counted, last_error="")
 
     def add_newer(self, newer: Batch) -> None:
         """Puts `newer` behind what is here."""

@@ -184,5 +184,6 @@ def test_a_torch_file_of_narrow_numbers_counts_twice(tmp_path: Path) -> None:
         file = ArtifactFile("pytorch_model.bin", size, 1, 1, "")
         spec = ModelSpec("m", "m", "1", "transformers", "torch-weights", str(tmp_path), "", (file,))
         sizes[dtype] = estimate.peak_bytes(spec) - estimate.peak_bytes(replace(spec, files=()))
-    assert sizes[torch.float32] == pytest.approx(2 * 2_000_000, rel=0.05)
-    assert sizes[torch.float16] == sizes[torch.bfloat16] == pytest.approx(2 * 2_000_000, rel=0.05)
+    expected = pytest.approx(estimate.WEIGHTS_FACTOR * 2_000_000, rel=0.05)
+    assert sizes[torch.float32] == expected
+    assert sizes[torch.float16] == sizes[torch.bfloat16] == expected

@@ -124,7 +124,7 @@ def test_the_command_predicts_csv_into_parquet(
 ) -> None:
     (tmp_path / "in.csv").write_bytes(data)
     done = stack.manage("predict", MODEL, "--file", str(tmp_path / "in.csv"), "--out", str(tmp_path / "out.parquet"))
-    assert f"{MODEL}: 5,000 rows." in done.stderr
+    assert f"{MODEL}: {ROWS:,} rows." in done.stderr
     table = pq.read_table(tmp_path / "out.parquet")
     assert table.column("text").to_pylist() == texts
     assert set(table.column("label").to_pylist()) <= {"negative", "neutral", "positive"}

@@ -436,6 +436,17 @@ def test_a_heartbeat_from_before_a_move_does_not_bring_the_old_process_back(
     assert row().pid == 2
 
 
+def test_what_ended_a_model_is_not_hidden_by_the_error_of_an_earlier_request(tell: Tell) -> None:
+    died = LoadFailed("topic-v1 was ended by SIGSEGV.")
+    tell(
+        moved(ModelState.LOADING),
+        used(2, errors=1, last_error="the request before"),
+        moved(ModelState.ERROR, reason=died.message, error=died.to_message()),
+    )
+    version = row()
+    assert (version.last_error, version.prediction_error_count) == ("topic-v1 was ended by SIGSEGV.", 1)
+
+
 def test_what_the_cache_answered_is_added_up_beside_the_usage(tell: Tell) -> None:
     nothing = {"items": 0, "latency_seconds": 0.0}
     tell(used(3), used(0, **nothing, last_at=NOW + 5, cache_hits=7, cache_misses=3))

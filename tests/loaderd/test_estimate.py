@@ -187,7 +187,8 @@ class TestWeights:
         shard = safetensors(a=("F32", [1000, 1000], 4_000_000))
         files = {f"model-0000{number}-of-00002.safetensors": shard for number in (1, 2)}
         one = spec(tmp_path / "a", "transformers", "safetensors", files)
-        assert estimate.peak_bytes(one) == estimate.BASE_BYTES["transformers"] + 2 * 8_000_000
+        weights = int(estimate.WEIGHTS_FACTOR * 8_000_000)
+        assert estimate.peak_bytes(one) == estimate.BASE_BYTES["transformers"] + weights
         more = spec(tmp_path / "b", "transformers", "safetensors", {**files, "tokenizer.json": bytes(MIB)})
         assert estimate.peak_bytes(more) - estimate.peak_bytes(one) == 32 * MIB
         assert estimate.gpu_bytes(one) == estimate.GPU_CONTEXT_BYTES + 12_000_000
@@ -196,7 +197,7 @@ class TestWeights:
         files = {"model.safetensors": struct.pack("<Q", 2**40) + bytes(1000)}
         one = spec(tmp_path, "transformers", "safetensors", files)
         assert content.safetensors_as_float32(tmp_path / "model.safetensors") is None
-        assert estimate.peak_bytes(one) == estimate.BASE_BYTES["transformers"] + 4 * 1008
+        assert estimate.peak_bytes(one) == estimate.BASE_BYTES["transformers"] + int(estimate.WEIGHTS_FACTOR * 2 * 1008)
 
 
 class TestProcesses:
