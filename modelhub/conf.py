@@ -70,7 +70,9 @@ class Config(BaseSettings):
     )
     GRPC_HOST: str = Field("", description="Address of the inference door's gRPC half. Empty: INFERENCE_HOST.")
     GRPC_PORT: PortOrNone = Field(
-        8002, description="Port of the inference door's gRPC half (inference.GRPCInferenceService). 0: no gRPC."
+        8002,
+        description="Port of the inference door's gRPC half (inference.GRPCInferenceService). 0: no gRPC. "
+        "The default gives way to another door on this port.",
     )
     ALLOWED_HOSTS: str = Field(
         "localhost,127.0.0.1,[::1]", description="Host names, comma-separated, that the web server answers to."
@@ -230,6 +232,12 @@ class Config(BaseSettings):
     def state_key(self) -> str:
         """Eight hex digits that stand for the state folder where its path is too long."""
         return hashlib.sha256(os.fsencode(self.MODELHUB_STATE_DIR)).hexdigest()[:8]
+
+    @property
+    def grpc_port(self) -> int | None:
+        """Where gRPC is spoken; None: nowhere. The default gives way to another door that was put on its port."""
+        gives_way = "GRPC_PORT" not in self.model_fields_set and self.GRPC_PORT in (self.WEB_PORT, self.INFERENCE_PORT)
+        return None if gives_way else self.GRPC_PORT or None
 
     @property
     def logs_dir(self) -> Path:

@@ -59,9 +59,9 @@ def _ports(config: Config) -> Iterable[str]:
         ("WEB_PORT", config.WEB_HOST, config.WEB_PORT),
         ("INFERENCE_PORT", config.INFERENCE_HOST, config.INFERENCE_PORT),
     )
-    if config.GRPC_PORT in (config.WEB_PORT, config.INFERENCE_PORT):
-        other = "WEB_PORT" if config.GRPC_PORT == config.WEB_PORT else "INFERENCE_PORT"
-        yield f"{other} and GRPC_PORT are both {config.GRPC_PORT}; set one of them to another port, or GRPC_PORT to 0."
+    if config.grpc_port in (config.WEB_PORT, config.INFERENCE_PORT):
+        other = "WEB_PORT" if config.grpc_port == config.WEB_PORT else "INFERENCE_PORT"
+        yield f"{other} and GRPC_PORT are both {config.grpc_port}; set one of them to another port, or GRPC_PORT to 0."
         return
     if config.WEB_PORT == config.INFERENCE_PORT:
         yield f"WEB_PORT and INFERENCE_PORT are both {config.WEB_PORT}; set one of them to another port."

@@ -45,7 +45,7 @@ def loaderd_answers(config: Config) -> bool:
         door = LoaderClient(config.control_socket, timeout_seconds=ANSWER_TIMEOUT_SECONDS).ping().get("inference")
     except LoaderdError:
         return False
-    if door is None or (config.GRPC_PORT and "grpc" not in door):
+    if door is None or (config.grpc_port is not None and "grpc" not in door):
         return False
     return _get(door["host"], door["port"], "/v2/health/ready", {})
 

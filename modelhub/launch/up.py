@@ -162,7 +162,7 @@ def _announce_when_ready(manager: Manager, config: Config) -> None:
     web = f"http://{readiness.reachable_host(config.WEB_HOST)}:{config.WEB_PORT}"
     inference = f"http://{readiness.reachable_host(config.INFERENCE_HOST)}:{config.INFERENCE_PORT}"
     grpc_host = readiness.reachable_host(config.GRPC_HOST or config.INFERENCE_HOST)
-    grpc = f" gRPC {grpc_host}:{config.GRPC_PORT}" if config.GRPC_PORT else ""
+    grpc = f" gRPC {grpc_host}:{config.grpc_port}" if config.grpc_port else ""
     manager.announce(f"modelhub is ready: admin {web}/admin/ API {web}/api/models/ inference {inference}/v2{grpc}")
 
 

@@ -75,6 +75,13 @@ def test_grpc_on_the_port_of_another_door_is_refused(tmp_path: Path) -> None:
     assert "both 9001" in line
 
 
+def test_grpc_gives_way_to_a_door_that_was_put_on_its_usual_port(tmp_path: Path) -> None:
+    assert settings(tmp_path, WEB_PORT=8002).grpc_port is None
+    assert settings(tmp_path, INFERENCE_PORT=8002).grpc_port is None
+    assert settings(tmp_path).grpc_port == 8002
+    assert settings(tmp_path, GRPC_PORT=0).grpc_port is None
+
+
 def test_grpc_without_its_port_does_not_stop_the_start(tmp_path: Path, taken_port: int) -> None:
     for port in (taken_port, 0):
         preflight.check(settings(tmp_path, GRPC_PORT=port))

@@ -50,7 +50,7 @@ class Command(BaseCommand):
             inference_port=settings.INFERENCE_PORT,
             gateway_processes=settings.GATEWAY_PROCESSES,
             grpc_host=settings.GRPC_HOST,
-            grpc_port=settings.GRPC_PORT or None,
+            grpc_port=settings.grpc_port,
             predict_timeout_seconds=settings.PREDICT_TIMEOUT_SECONDS,
             prewarm=tuple(frameworks.distinct()),
             use_zygotes=use_zygotes,
