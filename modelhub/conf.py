@@ -66,7 +66,7 @@ class Config(BaseSettings):
     INFERENCE_HOST: str = Field("127.0.0.1", description="Address of the inference door.")
     INFERENCE_PORT: Port = Field(8001, description="Port of the inference door (Open Inference Protocol v2).")
     GATEWAY_PROCESSES: Count = Field(
-        1, description="Processes of the inference door behind its port. One answers some 25,000 requests a second."
+        1, description="Processes of the inference door behind its port; more than one pays on many cores."
     )
     GRPC_HOST: str = Field("", description="Address of the inference door's gRPC half. Empty: INFERENCE_HOST.")
     GRPC_PORT: PortOrNone = Field(

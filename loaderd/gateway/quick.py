@@ -1,7 +1,8 @@
 """The short way of a plain prediction: parsed, known, sent on and answered without a task of its own.
 
-What is not plain (a model that is not ready, a split, a cache, a trace, an unknown token, a large or compressed body,
-a full queue) is left alone, and takes the long way, which also words all errors.
+What is not plain (a model that is not ready, a split, a trace, an answer to be kept, an unknown token, a large or
+compressed body, a full queue) is left alone, and takes the long way, which also words all errors. Kept answers
+are given here.
 """
 
 from __future__ import annotations
