@@ -1,7 +1,8 @@
 """The way of a prediction through the gateway: what its name means, which process answers, what is noted of it.
 
 Most requests need none of the exceptions (a model that is being restarted, a split, a trace, an answer to be kept, a
-large body): `loaderd.gateway.quick` sends those on at once and writes the answer when it comes, without a task for each.
+large body): `loaderd.gateway.quick` sends those on at once and writes the answer when it comes, without a task for
+each.
 """
 
 from __future__ import annotations
