@@ -12,6 +12,7 @@ import tritonclient.grpc as triton_grpc
 import tritonclient.http as triton_http
 
 from tests.deadline import wait_until
+from tests.integration.counting import settled
 from tests.stack import Stack
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.xdist_group("stack")]
@@ -101,7 +102,7 @@ def test_it_is_told_cleared_and_switched_off_without_a_reload(stack: Stack, api:
 
     api.patch(f"/api/models/{MODEL}", json={"cache_enabled": False})
     wait_until(lambda: figures(stack).get("entries") == 0, 20, "nothing is kept of it any more")
-    usage = api.get(f"/api/models/{MODEL}").json()["usage_count"]
+    usage = settled(api, MODEL)["usage_count"]
     for _ in range(3):
         predict()
     wait_until(lambda: api.get(f"/api/models/{MODEL}").json()["usage_count"] == usage + 3, 30, "each is computed")

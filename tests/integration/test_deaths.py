@@ -19,6 +19,7 @@ import pytest
 
 from modelhub import postgres
 from tests.deadline import wait_until
+from tests.integration.counting import settled
 from tests.stack import Stack
 from tests.traffic import Traffic, text_request
 
@@ -38,8 +39,10 @@ def pid_of(api: httpx.Client, model_id: str) -> int:
     return int(api.get(f"/api/models/{model_id}").json()["runtime"]["pid"])
 
 
-def status_of(api: httpx.Client, model_id: str) -> str:
-    return str(api.get(f"/api/models/{model_id}").json()["status"])
+def is_back(api: httpx.Client, model_id: str, pid: int) -> bool:
+    """Whether the model is loaded, in another process than `pid`."""
+    detail = api.get(f"/api/models/{model_id}").json()
+    return bool(detail["status"] == "loaded" and detail["runtime"]["pid"] != pid)
 
 
 @pytest.fixture
@@ -61,13 +64,13 @@ def flow(stack: Stack) -> Traffic:
 def test_a_model_process_that_dies_is_started_again_and_harms_no_other(
     stack: Stack, api: httpx.Client, name: str
 ) -> None:
-    pid, errors = pid_of(api, MODEL), api.get(f"/api/models/{MODEL}").json()["error_count"]
+    pid, errors = pid_of(api, MODEL), settled(api, MODEL)["error_count"]
     with flow(stack) as traffic:
         wait_until(lambda: len(traffic.of(MODEL)) > 10, 20, "traffic flows")
         os.kill(pid, signal.Signals[name])
         killed_at = time.monotonic()
         wait_until(lambda: traffic.recovered_at(MODEL, killed_at + 0.05), 30, "it answers again")
-        wait_until(lambda: status_of(api, MODEL) == "loaded" and pid_of(api, MODEL) != pid, 30, "the API says so")
+        wait_until(lambda: is_back(api, MODEL, pid), 30, "the API says so")
     lost = traffic.bad(MODEL)
     assert {answer.status for answer in lost} <= {503}
     # Heartbeats bring the gateway's counts, so they come later than the answers.
@@ -97,7 +100,7 @@ def test_the_kernels_oom_killer_is_named(stack: Stack, api: httpx.Client) -> Non
         asked = httpx.post(f"http://{stack.inference}/v2/models/{MODEL}/infer", json=large, headers=dict(stack.headers))
         assert asked.status_code == 503, asked.text
         wait_until(lambda: not psutil.pid_exists(pid), 30, "the kernel has ended it")
-        wait_until(lambda: status_of(api, MODEL) == "loaded", 30, "it is loaded again")
+        wait_until(lambda: is_back(api, MODEL, pid), 30, "it is loaded again")
         assert "OOM killer" in api.get(f"/api/models/{MODEL}").json()["last_error"]
         assert answers(api, OTHER)
     finally:
@@ -115,7 +118,7 @@ def test_a_model_without_a_sign_of_life_is_ended_and_started_again(stack: Stack,
             wait_until(lambda: len(traffic.of(OTHER)) > 10, 20, "traffic flows")
             os.kill(pid, signal.SIGSTOP)
             wait_until(lambda: not psutil.pid_exists(pid), 30, "it is ended")
-            wait_until(lambda: status_of(api, MODEL) == "loaded", 30, "it is loaded again")
+            wait_until(lambda: is_back(api, MODEL, pid), 30, "it is loaded again")
             wait_until(lambda: answers(api, MODEL), 30, "it answers again")
     finally:
         assert api.patch("/api/policy", json={"HANG_SECONDS": None}).status_code == 200
@@ -216,7 +219,7 @@ def test_a_queue_that_is_killed_in_the_middle_of_a_command_completes_it_once(
 def test_postgres_stops_and_starts_under_load_and_no_prediction_fails_or_is_lost(
     stack: Stack, api: httpx.Client
 ) -> None:
-    used = {name: api.get(f"/api/models/{name}").json()["usage_count"] for name in (MODEL, OTHER)}
+    used = {MODEL: settled(api, MODEL)["usage_count"], OTHER: api.get(f"/api/models/{OTHER}").json()["usage_count"]}
     with flow(stack) as traffic:
         wait_until(lambda: len(traffic.of(MODEL)) > 10, 20, "traffic flows")
         pid = postgres.postmaster_pid(stack.config)

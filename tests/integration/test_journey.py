@@ -15,6 +15,7 @@ import pytest
 import tritonclient.http as triton
 
 from tests.deadline import wait_until
+from tests.integration.counting import settled
 from tests.stack import Stack
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.xdist_group("stack")]
@@ -150,6 +151,7 @@ def test_the_inference_door_wants_a_token(stack: Stack) -> None:
 
 def test_usage_is_counted_from_real_predictions(stack: Stack, api: httpx.Client) -> None:
     model_id = TEXT_MODELS["sklearn"]
+    settled(api, model_id)
     before = api.get(f"/api/models/{model_id}/performance").json()
     api.post(f"/api/models/{model_id}/load")
     for _ in range(5):
