@@ -9,6 +9,8 @@ grows and over time. What they found stands in docs/performance.md.
   layouts.py       the folders that each peer wants around them
   peers/           how each is started, addressed and asked; servers/: what runs inside the peers' environments
   driving.py       one run of wrk, with who used the processor meanwhile; pacing.py: load at a fixed rate
+  rounds.py        which runs are still to be made, and in which order; setting.py: which machine, which code
+  kept.py          ours beside the same model in-process (limits.py, alone.py)
   results.py       what was measured, as JSON lines; summary.py: medians, spread, what is noise
   report.py        tables for docs/performance.md; plot.py: its pictures
 """

@@ -42,7 +42,8 @@ class Run:
     """What wrk saw. errors: connections, reads, writes, timeouts and answers that were not 2xx or 3xx, together.
 
     server_cores, client_cores: processor seconds per second; foreign_share: the part of the machine's processor time
-    that neither used, so a run that something else disturbed shows.
+    that neither used, so a run that something else disturbed shows. server_us: processor time of all the server's
+    processes for one request, in microseconds; what they use while idle is in it.
     """
 
     requests_per_second: float
@@ -56,6 +57,7 @@ class Run:
     server_cores: float
     client_cores: float
     foreign_share: float
+    server_us: float = 0.0
 
 
 def require_wrk() -> str:
@@ -106,6 +108,7 @@ def parse(output: str, error: str, server_cores: float, client_cores: float, for
     figures["errors"] = sum(figures["errors"].values())
     return Run(
         **figures,
+        server_us=round(server_cores / figures["requests_per_second"] * 1e6, 1) if figures["requests"] else 0.0,
         server_cores=round(server_cores, 3),
         client_cores=round(client_cores, 3),
         foreign_share=round(foreign_share, 4),

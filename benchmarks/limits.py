@@ -7,10 +7,13 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from benchmarks import places
+from benchmarks import alone, places
+from benchmarks.models import MODELS, items_of
+from loaderd.supervisor.environment import clean_environment
 
 CORES = os.cpu_count() or 1
 BATCHES = {
@@ -34,37 +37,37 @@ class Rate:
 
 
 class Programs:
-    """So many ordinary programs with the model loaded, each with so many threads, that predict at the same time."""
+    """So many ordinary programs with the model loaded that predict at the same time."""
 
-    def __init__(self, model: str, count: int, threads: int) -> None:
-        environment = {
-            **os.environ,
-            "BENCH_MODELS": str(places.models_dir()),
-            "PYTHONPATH": str(places.SERVERS_DIR),
-            "OMP_NUM_THREADS": str(threads),
-            "CUDA_VISIBLE_DEVICES": "",
-            "TF_CPP_MIN_LOG_LEVEL": "3",
-            "KERAS_BACKEND": "tensorflow",
-            "USE_TF": "0",
-            "HF_HUB_OFFLINE": "1",
-            "TOKENIZERS_PARALLELISM": "false",
-        }
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str], count: int) -> None:
         self._programs = [
             subprocess.Popen(
-                [sys.executable, str(places.SERVERS_DIR / "in_process.py"), model], env=environment,
+                list(command), env=dict(environment), cwd=places.PROJECT_DIR,
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
             )
             for _ in range(count)
         ]  # fmt: skip
-        self._answers()
+        try:
+            self._answers()
+        except LimitFailed:
+            self.end()
+            raise
+
+    @property
+    def pids(self) -> list[int]:
+        return [program.pid for program in self._programs]
 
     def rate(self, batch: int, seconds: float) -> Rate:
+        answers = self.ask(f"{batch} {seconds}")
+        return Rate(sum(a["items_per_second"] for a in answers), max(a["call_ms"] for a in answers))
+
+    def ask(self, line: str) -> list[dict[str, float]]:
+        """What each of them answers. Raises LimitFailed."""
         for program in self._programs:
             assert program.stdin is not None
-            program.stdin.write(f"{batch} {seconds}\n")
+            program.stdin.write(f"{line}\n")
             program.stdin.flush()
-        answers = [json.loads(line) for line in self._answers()]
-        return Rate(sum(a["items_per_second"] for a in answers), max(a["call_ms"] for a in answers))
+        return [json.loads(answer) for answer in self._answers()]
 
     def end(self) -> None:
         for program in self._programs:
@@ -83,11 +86,40 @@ class Programs:
 
 @contextlib.contextmanager
 def programs(model: str, count: int = 1, threads: int = 1) -> Iterator[Programs]:
-    running = Programs(model, count, threads)
+    """As somebody writes them with the library's documentation at hand, each with so many threads."""
+    environment = {
+        **os.environ,
+        "BENCH_MODELS": str(places.models_dir()),
+        "PYTHONPATH": str(places.SERVERS_DIR),
+        "OMP_NUM_THREADS": str(threads),
+        "CUDA_VISIBLE_DEVICES": "",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "KERAS_BACKEND": "tensorflow",
+        "USE_TF": "0",
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    running = Programs([sys.executable, str(places.SERVERS_DIR / "in_process.py"), model], environment, count)
     try:
         yield running
     finally:
         running.end()
+
+
+@contextlib.contextmanager
+def own_programs(model: str, precision: str = alone.FULL, count: int = 1) -> Iterator[Programs]:
+    """With the model as our model process loads it, one thread each (see alone.py)."""
+    directory = places.store_dir() / "other" / MODELS[model].model_id
+    framework = json.loads((directory / "metadata.json").read_text())["framework"]
+    with tempfile.NamedTemporaryFile("w", prefix="bench-", suffix=".json") as items:
+        items.write(json.dumps(items_of(model)))
+        items.flush()
+        command = [sys.executable, "-m", "benchmarks.alone", str(directory), framework, precision, items.name]
+        running = Programs(command, {**clean_environment(), "TF_CPP_MIN_LOG_LEVEL": "3"}, count)
+        try:
+            yield running
+        finally:
+            running.end()
 
 
 @dataclass(frozen=True, slots=True)

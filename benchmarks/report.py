@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import platform
+import statistics
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from benchmarks import places
+from benchmarks import places, setting
 from benchmarks.document import table
 from benchmarks.models import MODELS
 from benchmarks.peers import KINDS, named
@@ -17,11 +17,11 @@ from benchmarks.summary import FOREIGN_LIMIT, OURS, Figure, compared, figures
 from benchmarks.targets import verdicts
 
 
-def peers_block(rows: Sequence[LoadRow], versions: Mapping[str, str], seconds: int, pictures: Sequence[Path]) -> str:
+def peers_block(rows: Sequence[LoadRow], versions: Mapping[str, str], pictures: Sequence[Path]) -> str:
     """Everything that `make bench-peers` writes. versions: by kind of peer, a phrase each."""
     found = figures(rows)
     peers = [name for name in KINDS if name in {row.peer.partition("-")[0] for row in rows}]
-    parts = [setting(rows, seconds)]
+    parts = [measured_on(rows)]
     parts += [f"![{picture.stem}]({picture.parent.name}/{picture.name})" for picture in pictures]
     for model in MODELS.values():
         if any(figure.model == model.name for figure in found):
@@ -37,17 +37,23 @@ def peers_block(rows: Sequence[LoadRow], versions: Mapping[str, str], seconds: i
     return "\n\n".join(parts)
 
 
-def setting(rows: Sequence[LoadRow], seconds: int) -> str:
-    rounds = len({row.round for row in rows})
+def measured_on(rows: Sequence[LoadRow]) -> str:
+    rounds = len({row.round for row in rows if row.run})
+    seconds = statistics.median(
+        [row.run.requests / row.run.requests_per_second for row in rows if row.run and row.run.requests_per_second]
+        or [0.0]
+    )
+    newest = rows[-1]
     return (
-        f"Measured on {time.strftime('%Y-%m-%d', time.gmtime())}: {os.cpu_count()} cores ({processor()}), "
-        f"{memory_gb():.0f} GB, no GPU, Linux {platform.release()}, Python {platform.python_version()}. "
-        f"{rounds} rounds of {seconds} s each; in a round the peers take turns. Client and server share the cores."
+        f"Measured on {time.strftime('%Y-%m-%d', time.gmtime())}: {newest.machine or setting.machine()}, no GPU, Linux "
+        f"{platform.release()}, Python {platform.python_version()}, Modelhub {newest.version or 'before'}. "
+        f"Up to {rounds} rounds of {seconds:.0f} s each; in a round, at each concurrency, the peers take turns, one "
+        "straight after the other. Client and server share the cores."
     )
 
 
 def load_table(found: Sequence[Figure]) -> str:
-    """One line for each peer, fastest at the highest concurrency first. A cell: requests/s (p50 / p99 ms)."""
+    """One line for each peer, fastest at the highest concurrency first. A cell: see `legend`."""
     levels = sorted({figure.connections for figure in found})
     by_peer: dict[str, dict[int, Figure]] = {}
     for figure in found:
@@ -77,7 +83,9 @@ def _cell(figure: Figure | None) -> str:
         return "–"
     mark = " ~" if figure.is_disturbed else ""
     spread = f" ±{figure.spread / 2:.0%}" if figure.runs > 1 else ""
-    return f"{figure.requests_per_second:,.0f}{spread} ({_short(figure.p50_ms)} / {_short(figure.p99_ms)}){mark}"
+    cost = f"{figure.server_us:,.0f} µs, {figure.foreign_share:.0%}"
+    latency = f"{_short(figure.p50_ms)} / {_short(figure.p99_ms)}"
+    return f"{figure.requests_per_second:,.0f}{spread} ({latency}; {cost}){mark}"
 
 
 def _short(milliseconds: float) -> str:
@@ -93,18 +101,11 @@ def libraries() -> str:
 def legend() -> str:
     return (
         "Each cell: requests per second, ± half the distance between the slowest and the fastest run, (p50 / p99 in "
-        f"ms); medians. `~`: in every run other programs used over {FOREIGN_LIMIT:.0%} of the machine; the least "
-        "disturbed run stands. USS: memory of its own of the whole process tree, under load."
+        "ms; processor time for each request of all processes of the server, share of the machine that other programs "
+        "used meanwhile, the idle peers among them); medians. `~`: in every run other programs used over "
+        f"{FOREIGN_LIMIT:.0%} of the machine; the least disturbed run stands. USS: memory of its own of the whole "
+        "process tree, under load."
     )
-
-
-def processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
-
-
-def memory_gb() -> float:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
 
 
 def _one_line(text: str) -> str:

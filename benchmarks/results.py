@@ -12,9 +12,11 @@ from benchmarks.driving import Run
 
 @dataclass(frozen=True, slots=True)
 class LoadRow:
-    """One run against one peer. round: which time around; runs of one round were made one soon after the other.
+    """One run against one peer. round: which time around; runs of one round at one concurrency were made one after the
+    other, peer by peer.
 
-    failed: a sentence when there is no run.
+    failed: a sentence when there is no run. machine, version: where it was measured, and which Modelhub:
+    see setting.py.
     """
 
     peer: str
@@ -27,6 +29,8 @@ class LoadRow:
     processes: int = 0
     failed: str = ""
     at: str = ""
+    machine: str = ""
+    version: str = ""
 
 
 def append(file: Path, row: LoadRow) -> None:
@@ -36,7 +40,14 @@ def append(file: Path, row: LoadRow) -> None:
 
 
 def read(file: Path) -> list[LoadRow]:
-    return list(parsed(file.read_text().splitlines()))
+    """Nothing when there is no file yet."""
+    return list(parsed(file.read_text().splitlines())) if file.exists() else []
+
+
+def of_newest_setting(rows: Iterable[LoadRow]) -> list[LoadRow]:
+    """Those of the machine and the version that were measured last: figures of others are no part of one table."""
+    found = list(rows)
+    return [row for row in found if (row.machine, row.version) == (found[-1].machine, found[-1].version)]
 
 
 def parsed(lines: Iterable[str]) -> Iterable[LoadRow]:

@@ -31,6 +31,8 @@ class Figure:
     p50_ms: float
     p99_ms: float
     server_cores: float
+    server_us: float
+    foreign_share: float
     spread: float
     runs: int
     disturbed: int
@@ -41,7 +43,9 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Ours beside the best peer, by the rounds that both were measured in.
+    """Ours beside the best peer, by the rounds in which all were measured.
+
+    A round that misses a peer which another round has is left out: without its best peer it would flatter us.
 
     ratio: median over the rounds of our requests per second by those of the round's best peer; lowest, highest: of the
     rounds. p99_ms, peer_p99_ms: ours, and the lowest of all peers, medians. peer: the best one of most rounds.
@@ -91,6 +95,8 @@ def figures(rows: Iterable[LoadRow]) -> list[Figure]:
                 p50_ms=statistics.median(run.p50_ms for run in runs),
                 p99_ms=statistics.median(run.p99_ms for run in runs),
                 server_cores=statistics.median(run.server_cores for run in runs),
+                server_us=statistics.median(run.server_us for run in runs),
+                foreign_share=statistics.median(run.foreign_share for run in runs),
                 spread=(max(rates) - min(rates)) / rate if rate else 0.0,
                 runs=len(runs),
                 disturbed=sum(is_disturbed(run) for run in everyone),
@@ -111,7 +117,7 @@ def compared(rows: Sequence[LoadRow]) -> list[Comparison]:
     found = []
     for (model, connections), group in by_cell.items():
         ratios, best = [], []
-        for number in sorted({row.round for row in group}):
+        for number in whole_rounds(group):
             ours = chosen([row for row in group if row.round == number and row.peer == OURS])
             peers = {
                 name: statistics.median(run.requests_per_second for run in runs)
@@ -140,3 +146,12 @@ def compared(rows: Sequence[LoadRow]) -> list[Comparison]:
             )
         )
     return found
+
+
+def whole_rounds(group: Sequence[LoadRow]) -> list[int]:
+    """Of one model and concurrency: the rounds that ours took part in, with as many peers as any of those."""
+    peers_of: defaultdict[int, set[str]] = defaultdict(set)
+    for row in group:
+        peers_of[row.round].add(row.peer)
+    with_ours = {number: len(peers) for number, peers in peers_of.items() if OURS in peers}
+    return sorted(number for number, count in with_ours.items() if count == max(with_ours.values()))

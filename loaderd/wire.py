@@ -34,10 +34,12 @@ from enum import IntEnum
 from pathlib import Path
 from typing import cast
 
-Buffer = bytes | bytearray | memoryview
+from loaderd.writing import Buffer, Writer
 
 _HEADER = struct.Struct("!IBBHI")  # request id, kind, more frames follow, head bytes, body bytes
 FRAGMENT_BYTES = 256 * 1024
+FLUSH_MESSAGES = 8  # that are gathered, then the other side may begin with them
+FLUSH_BYTES = 64 * 1024
 HIGH_WATER_BYTES = 1024 * 1024  # beyond it large bodies wait in the sender, not in the transport
 LISTEN_BACKLOG = 256
 MAX_BODY_BYTES = 512 * 1024 * 1024  # of one message; a peer that sends more is cut off
@@ -132,7 +134,10 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._paused = False
         self._outgoing: deque[_Outgoing] = deque()
-        self._gathered: list[Buffer] = []  # small messages of this turn of the event loop: one system call for all
+        self._writer: Writer | None = None
+        self._gathered: list[Buffer] = []  # small messages of this turn of the event loop: a system call for several
+        self._gathered_messages = 0
+        self._gathered_bytes = 0
         self._flushed: asyncio.Future[None] | None = None
         self._rest = b""  # the beginning of a frame's header and head
         self._partial: dict[int, Message] = {}  # messages of which more frames follow
@@ -158,6 +163,10 @@ class Connection(asyncio.Protocol):
                 asyncio.get_running_loop().call_soon(self._write_gathered)
             self._gathered.append(_HEADER.pack(request_id, kind, 0, len(head), size) + head)
             self._gathered.extend(chunks)
+            self._gathered_messages += 1
+            self._gathered_bytes += size
+            if self._gathered_messages >= FLUSH_MESSAGES or self._gathered_bytes >= FLUSH_BYTES:
+                self._write_gathered()
         else:
             self._outgoing.append(_Outgoing(request_id, kind, head, chunks))
             self._pump()
@@ -168,9 +177,15 @@ class Connection(asyncio.Protocol):
         self.send(request_id, Kind.CANCEL, reason)
 
     def _write_gathered(self) -> None:
-        buffers, self._gathered = self._gathered, []
-        if buffers and self._transport is not None:
-            self._transport.writelines(buffers)
+        buffers, size = self._gathered, self._gathered_bytes
+        if not buffers:
+            return
+        self._gathered, self._gathered_messages, self._gathered_bytes = [], 0, 0
+        if self._transport is not None and self._writer is not None:
+            if size < FLUSH_BYTES:
+                self._writer.write(b"".join(buffers))
+            else:
+                self._transport.writelines(buffers)
 
     async def flush(self) -> None:
         """Returns when the kernel has taken everything, or the connection is lost."""
@@ -204,6 +219,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._writer = Writer(self._transport)
         self._transport.set_write_buffer_limits(high=HIGH_WATER_BYTES)
 
     def connection_lost(self, error: Exception | None) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -24,18 +23,12 @@ from modelhub import postgres
 from modelhub.conf import Config
 from tests import environment
 from tests.deadline import wait_until
+from tests.ports import free_port
 
 PROJECT_DIR = Path(__file__).resolve().parent.parent
 START_SECONDS = 240.0
 STOP_SECONDS = 60.0
 PASSWORD = "correct horse battery staple"
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 @contextlib.contextmanager

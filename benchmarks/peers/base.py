@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 
 from benchmarks import environments, layouts, places, processes
 from benchmarks.models import MODELS, BenchModel, Item, expected_of, items_of
-from tests.stack import free_port
+from tests.ports import free_port
 
 READY_SECONDS = 120.0
 CHECKED_AT_ONCE = 32  # so that the batching variants form batches while their answers are looked at
@@ -46,29 +46,19 @@ class Peer(ABC):
         if variant not in self.settings:
             raise ValueError(f"{self.kind} has no variant {variant!r}; it has {sorted(self.settings)}.")
         self.variant = variant
-        self.ports = [free_port() for _ in range(5)]
         self.mark = ""
         self.folder = Path()
-        self.process: subprocess.Popen[bytes] | None = None
-        self.started_at = 0.0
 
     @property
     def name(self) -> str:
         return self.kind + (f"-{self.variant}" if self.variant else "")
 
     @property
+    @abstractmethod
     def address(self) -> str:
-        return f"127.0.0.1:{self.ports[0]}"
+        """Host and port of its inference."""
 
     # What a peer says about itself.
-
-    @abstractmethod
-    def command(self, names: list[str]) -> list[str]:
-        """Starts the server with these models, in `self.folder`."""
-
-    def variables(self) -> dict[str, str]:
-        """Environment variables of its own."""
-        return {}
 
     def layouts(self) -> tuple[str, ...]:
         """What `layouts.write` has to make once."""
@@ -98,10 +88,6 @@ class Peer(ABC):
 
     # The same for all.
 
-    def program(self, name: str) -> str:
-        assert self.environment is not None
-        return str(environments.program_of(self.environment, name))
-
     def layout(self, name: str) -> Path:
         return places.bench_dir() / "layouts" / name
 
@@ -112,34 +98,21 @@ class Peer(ABC):
         for layout in self.layouts():
             layouts.write(layout)
 
+    @abstractmethod
     def start(self, names: list[str]) -> None:
         """Returns when it answers every model of `names` rightly. Raises PeerFailed."""
-        self.mark = uuid.uuid4().hex
-        self.folder = Path(tempfile.mkdtemp(prefix=f"bench-{self.name}-"))
-        self.started_at = time.perf_counter()
-        with (self.folder / "server.log").open("wb") as log:
-            self.process = subprocess.Popen(
-                self.command(names), env=self._environment(names), cwd=self.folder, stdin=subprocess.DEVNULL,
-                stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
-            )  # fmt: skip
-        for name in names:
-            self._wait_until_ready(name)
 
+    @abstractmethod
     def end(self) -> None:
-        """Leaves neither a process nor a file."""
-        if self.process is None:
-            return
-        processes.end(self.mark)
-        self.process.wait(10)
-        self.process = None
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Leaves neither a process nor a file; nothing to do for one that was not started."""
 
+    @abstractmethod
     def pids(self) -> list[int]:
-        return processes.of(self.mark)
+        """Of all its processes."""
 
+    @abstractmethod
     def log_tail(self) -> str:
-        log = self.folder / "server.log"
-        return log.read_text(errors="replace")[-3000:] if log.exists() else ""
+        """The end of what it wrote."""
 
     def ask(self, name: str, item: Item) -> tuple[int, Any]:
         """The status and the label; status 0 when no answer came, and then or on an error what was said instead."""
@@ -170,6 +143,73 @@ class Peer(ABC):
                         + self.log_tail()
                     )
 
+
+class OpenInferencePeer(Peer):
+    """One that speaks the Open Inference Protocol."""
+
+    def ready_path(self, name: str) -> str:
+        return f"/v2/models/{name}/ready"
+
+    def path(self, name: str) -> str:
+        return f"/v2/models/{name}/infer"
+
+    def prediction(self, answer: Any) -> Any:
+        return answer["outputs"][0]["data"][0]
+
+
+class CommandPeer(Peer):
+    """One that a command starts, in an environment of its own."""
+
+    environment: ClassVar[str]
+
+    def __init__(self, variant: str = "") -> None:
+        super().__init__(variant)
+        self.ports = [free_port() for _ in range(5)]
+        self.process: subprocess.Popen[bytes] | None = None
+        self.started_at = 0.0
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.ports[0]}"
+
+    @abstractmethod
+    def command(self, names: list[str]) -> list[str]:
+        """Starts the server with these models, in `self.folder`."""
+
+    def variables(self) -> dict[str, str]:
+        """Environment variables of its own."""
+        return {}
+
+    def program(self, name: str) -> str:
+        return str(environments.program_of(self.environment, name))
+
+    def start(self, names: list[str]) -> None:
+        self.mark = uuid.uuid4().hex
+        self.folder = Path(tempfile.mkdtemp(prefix=f"bench-{self.name}-"))
+        self.started_at = time.perf_counter()
+        with (self.folder / "server.log").open("wb") as log:
+            self.process = subprocess.Popen(
+                self.command(names), env=self._environment(names), cwd=self.folder, stdin=subprocess.DEVNULL,
+                stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+            )  # fmt: skip
+        for name in names:
+            self._wait_until_ready(name)
+
+    def end(self) -> None:
+        if self.process is None:
+            return
+        processes.end(self.mark)
+        self.process.wait(10)
+        self.process = None
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def pids(self) -> list[int]:
+        return processes.of(self.mark)
+
+    def log_tail(self) -> str:
+        log = self.folder / "server.log"
+        return log.read_text(errors="replace")[-3000:] if log.exists() else ""
+
     def _wait_until_ready(self, name: str) -> None:
         assert self.process is not None
         is_ready = False
@@ -184,7 +224,6 @@ class Peer(ABC):
 
     def _environment(self, names: list[str]) -> dict[str, str]:
         """One thread for each process that computes, no telemetry, nothing fetched."""
-        assert self.environment is not None
         return {
             **{name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "MODELHUB_"))},
             processes.MARK: self.mark,
@@ -193,6 +232,8 @@ class Peer(ABC):
             "BENCH_VARIANT": self.variant,
             "PYTHONPATH": str(places.SERVERS_DIR),
             "PATH": f"{environments.program_of(self.environment, '')}:{os.environ['PATH']}",
+            "TMPDIR": str(self.folder),
+            "TEMP": str(self.folder),  # TorchServe keeps its pid and its sockets there, one server for each folder
             "OMP_NUM_THREADS": "1",
             "CUDA_VISIBLE_DEVICES": "",
             "TF_CPP_MIN_LOG_LEVEL": "3",
@@ -207,16 +248,3 @@ class Peer(ABC):
             "UVICORN_ACCESS_LOG": "false",
             **self.variables(),
         }
-
-
-class OpenInferencePeer(Peer):
-    """One that speaks the Open Inference Protocol."""
-
-    def ready_path(self, name: str) -> str:
-        return f"/v2/models/{name}/ready"
-
-    def path(self, name: str) -> str:
-        return f"/v2/models/{name}/infer"
-
-    def prediction(self, answer: Any) -> Any:
-        return answer["outputs"][0]["data"][0]

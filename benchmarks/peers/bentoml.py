@@ -4,10 +4,10 @@ from typing import Any
 
 from benchmarks import places
 from benchmarks.models import BenchModel, Item
-from benchmarks.peers.base import Peer
+from benchmarks.peers.base import CommandPeer
 
 
-class BentoML(Peer):
+class BentoML(CommandPeer):
     kind = "bentoml"
     title = "BentoML"
     environment = "bentoml"

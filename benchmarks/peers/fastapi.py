@@ -1,9 +1,9 @@
 from __future__ import annotations
 
-from benchmarks.peers.base import Peer
+from benchmarks.peers.base import CommandPeer
 
 
-class FastAPI(Peer):
+class FastAPI(CommandPeer):
     """What people write by hand."""
 
     kind = "fastapi"

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 from benchmarks import places
-from benchmarks.peers.base import Peer
+from benchmarks.peers.base import CommandPeer
 
 
-class LitServe(Peer):
+class LitServe(CommandPeer):
     kind = "litserve"
     title = "LitServe"
     environment = "litserve"

@@ -3,10 +3,10 @@ from __future__ import annotations
 from typing import Any
 
 from benchmarks.models import BenchModel, Item
-from benchmarks.peers.base import Peer
+from benchmarks.peers.base import CommandPeer
 
 
-class MLflow(Peer):
+class MLflow(CommandPeer):
     """One model for each server."""
 
     kind = "mlflow"

@@ -5,10 +5,10 @@ import shutil
 from typing import Any
 
 from benchmarks.models import BenchModel, Item
-from benchmarks.peers.base import OpenInferencePeer
+from benchmarks.peers.base import CommandPeer, OpenInferencePeer
 
 
-class MLServer(OpenInferencePeer):
+class MLServer(OpenInferencePeer, CommandPeer):
     kind = "mlserver"
     title = "MLServer"
     environment = "mlserver"

@@ -6,6 +6,7 @@ import shutil
 import tempfile
 import time
 import uuid
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,15 @@ SETTLED_SECONDS = 2.5
 MODELS_OF_ALL_CORES = {"minilm"}  # those that compute all the time get a process a core, as the other servers have
 
 
-def load(api: httpx.Client, model_id: str) -> None:
-    """Approves the files, as formats that can run code need, and loads them. Raises AssertionError."""
+def load(api: httpx.Client, model_id: str, policy: Mapping[str, Any] | None = None) -> None:
+    """Approves the files, as formats that can run code need, and loads them. policy: settings of the version, in place
+    of ours for benchmarks. Raises AssertionError."""
     approved = api.post(f"/api/models/{model_id}/approve")
     assert approved.status_code in (200, 201, 409), approved.text
-    if MODELS_OF_ALL_CORES & set(model_id.split("-")):
-        patched = api.patch(f"/api/models/{model_id}", json={"instances": psutil.cpu_count()})
+    if policy is None and MODELS_OF_ALL_CORES & set(model_id.split("-")):
+        policy = {"instances": psutil.cpu_count()}
+    if policy:
+        patched = api.patch(f"/api/models/{model_id}", json=dict(policy))
         assert patched.status_code == 200, patched.text
     loaded = api.post(f"/api/models/{model_id}/load")
     assert loaded.status_code == 200, loaded.text
@@ -38,7 +42,7 @@ class Modelhub(OpenInferencePeer):
     """Ours, as a user starts it: `manage.py up` with an empty state folder, a token, the models approved and loaded.
 
     Its defaults, at every concurrency, and a process a core for MiniLM. Authentication stays on; Postgres, web server
-    and queue run beside it.
+    and queue run beside it. policies: other settings of a model's version, by name, set before `start`.
     """
 
     kind = "modelhub"
@@ -50,6 +54,7 @@ class Modelhub(OpenInferencePeer):
     def __init__(self, variant: str = "", **settings: str) -> None:
         super().__init__(variant)
         self._settings = settings
+        self.policies: dict[str, Mapping[str, Any]] = {}
         self._stack: Stack | None = None
 
     @property
@@ -60,9 +65,6 @@ class Modelhub(OpenInferencePeer):
     @property
     def address(self) -> str:
         return self.stack.inference
-
-    def command(self, names: list[str]) -> list[str]:
-        raise NotImplementedError("Stack starts it")
 
     def start(self, names: list[str]) -> None:
         self.mark = uuid.uuid4().hex
@@ -77,7 +79,7 @@ class Modelhub(OpenInferencePeer):
         self._stack.wait_for_zygotes()
         with self._stack.api() as api:
             for name in names:
-                load(api, MODELS[name].model_id)
+                load(api, MODELS[name].model_id, self.policies.get(name))
         self.__dict__.pop("_inputs", None)
 
     def counts(self, model: BenchModel) -> ModelCounts:

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
-from benchmarks.peers.base import Peer
+from benchmarks.peers.base import CommandPeer
 
 
-class Null(Peer):
+class Null(CommandPeer):
     """Answers a constant: what HTTP and the client cost on this machine."""
 
     kind = "null"

@@ -4,7 +4,7 @@ import json
 import shutil
 import subprocess
 
-from benchmarks.peers.base import Peer
+from benchmarks.peers.base import CommandPeer
 
 _LOGGING = (
     '<Configuration><Appenders><Console name="c"/></Appenders><Loggers><Root level="warn">'
@@ -12,7 +12,7 @@ _LOGGING = (
 )
 
 
-class TorchServe(Peer):
+class TorchServe(CommandPeer):
     kind = "torchserve"
     title = "TorchServe"
     environment = "torchserve"

@@ -8,12 +8,12 @@ from typing import Any
 
 from benchmarks import environments, places
 from benchmarks.models import BenchModel, Item
-from benchmarks.peers.base import OpenInferencePeer
+from benchmarks.peers.base import CommandPeer, OpenInferencePeer
 
 DELAY = "`dynamic_batching`, 5 ms queue delay, at most 32"
 
 
-class Triton(OpenInferencePeer):
+class Triton(OpenInferencePeer, CommandPeer):
     """The server binary that PyTriton's wheel carries, with its Python backend."""
 
     kind = "triton"

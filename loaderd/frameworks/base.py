@@ -93,13 +93,16 @@ signature, so no client gets it; usage counts are made of it."""
 
 
 class LoadedModel(ABC):
-    """A model in memory. Used by one thread only, but for `prepare`.
+    """A model in memory. Used by one thread at a time, and but for `prepare` by the one that loaded it, unless it says
+    otherwise.
 
+    any_thread: whether another thread may call `predict`: short calls are then made where the request was read.
     prepares: whether `prepare` does anything. generation: of a text generator, how it is asked for a stream of tokens;
     None for every other model.
     """
 
     signature: Signature
+    any_thread: bool = False
     prepares: bool = False
     generation: Any | None = None
 

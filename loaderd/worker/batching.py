@@ -216,6 +216,13 @@ class CallCost:
         self._items_squared = kept * self._items_squared + items * items
         self._items_seconds = kept * self._items_seconds + items * seconds
 
+    def seconds_of(self, items: int) -> float:
+        """What a call of so many items will take, as a share of the newest calls or more; infinite before the first."""
+        if not self._weight:
+            return float("inf")
+        mean_items, seconds = self._items / self._weight, self._seconds / self._weight
+        return seconds * max(1.0, items / mean_items)
+
     def items_within(self, at_least_seconds: float) -> tuple[float, bool]:
         """(how many items may go into one call, whether that is known).
 
@@ -302,6 +309,10 @@ class Line:
             if room < self._bulk_items + 1 and (self._bulk_alike >= BULK_CALLS_ALIKE or not is_known):
                 room = doubled
         return max(1, int(min(room, self._max_items)))
+
+    def expected_seconds(self, items: int) -> float:
+        """What a call of so many items will take at most, by the newest calls; infinite before the first."""
+        return self._cost.seconds_of(items)
 
     def called(self, items: int, seconds: float) -> None:
         """A call of so many items took so long."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from loaderd.errors import LoaderdError, ModelTimeout, PredictionFailed
 from loaderd.frameworks.base import LoadedModel
 from loaderd.protocol import ModelSpec
-from loaderd.worker.batching import Arrays, Job, Line, Slice, handed_out, items_of, joined
+from loaderd.worker.batching import Arrays, Job, Line, Rank, Slice, handed_out, items_of, joined
 from loaderd.worker.call import call, describe
 from loaderd.worker.failures import FailureLog
 from loaderd.worker.faults import is_device_lost, is_out_of_memory
@@ -26,6 +26,12 @@ if TYPE_CHECKING:
     from loaderd.generation.contract import Event, Generation
 
 log = logging.getLogger(__name__)
+
+HERE_SECONDS = 0.002
+"""A call that takes no longer may be made on the thread that reads the requests: it reads none meanwhile."""
+
+OnDone = Callable[[list[Job], int, float, int], None]
+"""Takes jobs that are over, how many calls they were in, and the seconds and items of those."""
 
 Ask = Callable[[], BaseException | None]
 """Uses the model between two calls; returns what the model raised, if it did."""
@@ -47,7 +53,7 @@ class ComputeThread:
         spec: ModelSpec,
         load: Callable[[], LoadedModel],
         on_loaded: Callable[[LoadedModel | None, BaseException | None], None],
-        on_done: Callable[[list[Job], int, float, int], None],
+        on_done: OnDone,
         on_lost: Callable[[BaseException], None],
         on_events: Callable[[list[Event], int, float], None] = lambda events, steps, seconds: None,
     ) -> None:
@@ -67,6 +73,10 @@ class ComputeThread:
         self._steps, self._step_seconds = 0, 0.0  # of the generator, that nobody was told of yet
         self._busy_since: float | None = None  # read by another thread: one assignment, no lock
         self._in_call = 0  # likewise
+        self._given = 0  # to the thread; counted by who gives
+        self._taken = 0  # by the thread
+        self._parked_at = -1  # how much it had taken when it last began to wait for more
+        self._model: LoadedModel | None = None  # that another thread may call
         self._has_leavers = False  # written by another thread: some jobs that wait are abandoned
         self._has_deadlines = False
         self._device_lost: BaseException | None = None
@@ -79,14 +89,44 @@ class ComputeThread:
 
     def submit(self, jobs: Job | list[Job]) -> None:
         """Queues jobs; from any thread."""
+        self._given += 1
         self._arrived.put(jobs)
+
+    def compute_here(self, jobs: list[Job], on_done: OnDone) -> bool:
+        """Computes jobs at once, on the caller's thread, where that is sound and short; False: nothing was done.
+
+        A request of a fast model costs less than to wake another thread, twice. To be called by the one thread that
+        submits, asks and wakes, for a model whose jobs no other thread submits. The thread of the model must have done
+        all that it was given, and wait: then its state is the caller's as long as that gives it nothing more.
+        """
+        model = self._model
+        if (
+            model is None
+            or not self.is_parked
+            or self._waiting.expected_seconds(sum(job.items for job in jobs)) > HERE_SECONDS
+        ):
+            return False
+        if any(job.rank is Rank.BULK or job.deadline != float("inf") for job in jobs):
+            return False
+        for job in jobs:
+            self._waiting.add(job)
+        try:
+            while slices := self._waiting.take(time.perf_counter()):
+                self._compute(model, slices, on_done)
+        except BaseException as error:
+            self._broke(error)
+        if self._device_lost is not None:
+            self.wake()  # the thread of the model tells of it
+        return True
 
     def ask(self, ask: Ask) -> None:
         """Has it run between two calls, before the jobs that wait: that many wait is no sign of sickness."""
+        self._given += 1
         self._arrived.put(ask)
 
     def wake(self) -> None:
         """Has it look at the generator, which got work."""
+        self._given += 1
         self._arrived.put([])
 
     def abandoned(self) -> None:
@@ -96,12 +136,18 @@ class ComputeThread:
     def end(self, on_ended: Callable[[], object]) -> None:
         """Has the model unloaded, once all jobs are answered or abandoned; on_ended is called on this thread."""
         self._on_ended = on_ended
+        self._given += 1
         self._arrived.put(None)
 
     @property
     def in_call(self) -> int:
         """Jobs in the model call that runs now; a snapshot."""
         return self._in_call
+
+    @property
+    def is_parked(self) -> bool:
+        """Whether the thread has done all that it was given, and waits; true until it is given more."""
+        return self._parked_at == self._given
 
     @property
     def busy_seconds(self) -> float:
@@ -116,17 +162,22 @@ class ComputeThread:
             self._on_loaded(None, error)
             return
         self._generation = model.generation
+        self._model = model if model.any_thread else None
         self._on_loaded(model, None)
         try:
             self._serve(model)
         except BaseException as error:  # a thread that is gone would leave a model that looks healthy and never answers
-            log.exception("%s: the thread that uses the model failed", self._model_id)
-            self._on_lost(error)
+            self._broke(error)
             return
         if self._device_lost is not None:
             self._on_lost(self._device_lost)
         else:
             self._unload(model)
+
+    def _broke(self, error: BaseException) -> None:
+        """What uses the model failed where nobody expected it."""
+        log.error("%s: what uses the model failed", self._model_id, exc_info=error)
+        self._on_lost(error)
 
     def _serve(self, model: LoadedModel) -> None:
         """Returns at the end, or when the device is lost."""
@@ -141,7 +192,7 @@ class ComputeThread:
                 continue
             slices = self._waiting.take(time.perf_counter())
             if slices:
-                self._compute(model, slices)
+                self._compute(model, slices, self._on_done)
             if self._generation is not None and self._generation.has_work and self._device_lost is None:
                 self._generate(self._generation)
 
@@ -149,10 +200,13 @@ class ComputeThread:
         """Takes all that arrived; waits only when there is nothing to do. False at the end."""
         has_work = bool(self._waiting) or (self._generation is not None and self._generation.has_work)
         get, block = self._arrived.get, not has_work
+        if block:
+            self._parked_at = self._taken
         try:
             while True:
                 arrived = get(block)
                 block = False
+                self._taken += 1
                 if isinstance(arrived, Job):
                     self._add(arrived)
                 elif arrived is None:
@@ -230,7 +284,7 @@ class ComputeThread:
         if self._on_ended is not None:
             self._on_ended()
 
-    def _compute(self, model: LoadedModel, slices: list[Slice]) -> None:
+    def _compute(self, model: LoadedModel, slices: list[Slice], on_done: OnDone) -> None:
         started_at = time.perf_counter()
         for part in slices:
             if part.job.started_at is None:
@@ -254,7 +308,7 @@ class ComputeThread:
             job.timings.called(seconds, items)
             if job.outputs is not None or job.error is not None:
                 finished.append(job)
-        self._on_done(finished, self._batches, seconds, items)
+        on_done(finished, self._batches, seconds, items)
 
     def _compute_alone(self, model: LoadedModel, slices: list[Slice]) -> None:
         """Predicts each slice by itself, so that only the one at fault fails."""

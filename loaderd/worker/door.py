@@ -174,7 +174,10 @@ class Door:
         """Hands over what came in one read: one wake-up of the other thread for all of it."""
         if self._accepted:
             accepted, self._accepted = self._accepted, []
-            (self._compute if self._preparing is None else self._preparing).submit(accepted)
+            if self._preparing is not None:
+                self._preparing.submit(accepted)
+            elif not self._compute.compute_here(accepted, self.finish):
+                self._compute.submit(accepted)
 
     def _cancel(self, connection: wire.Connection, message: wire.Message) -> None:
         work = self._jobs[connection].pop(message.request_id, None)

@@ -6,7 +6,15 @@ from benchmarks.driving import Run
 from benchmarks.results import LoadRow
 
 
-def run(per_second: float, *, foreign: float = 0.0, p50: float = 1.0, p99: float = 2.0, errors: int = 0) -> Run:
+def run(
+    per_second: float,
+    *,
+    foreign: float = 0.0,
+    p50: float = 1.0,
+    p99: float = 2.0,
+    errors: int = 0,
+    server_us: float = 0.0,
+) -> Run:
     return Run(
         requests_per_second=per_second,
         requests=int(per_second * 8),
@@ -19,10 +27,19 @@ def run(per_second: float, *, foreign: float = 0.0, p50: float = 1.0, p99: float
         server_cores=1.0,
         client_cores=0.1,
         foreign_share=foreign,
+        server_us=server_us,
     )
 
 
 def row(
-    peer: str, made: Run | None, *, model: str = "text", connections: int = 8, number: int = 1, failed: str = ""
+    peer: str,
+    made: Run | None,
+    *,
+    model: str = "text",
+    connections: int = 8,
+    number: int = 1,
+    failed: str = "",
+    machine: str = "",
+    version: str = "",
 ) -> LoadRow:
-    return LoadRow(peer, model, connections, number, made, uss_mb=100, failed=failed)
+    return LoadRow(peer, model, connections, number, made, uss_mb=100, failed=failed, machine=machine, version=version)

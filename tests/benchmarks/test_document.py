@@ -26,6 +26,6 @@ def test_cells_cannot_break_a_table() -> None:
     assert table(["a", "b"], [("x|y", 1)]).splitlines() == ["| a | b |", "|---|--:|", "| x\\|y | 1 |"]
 
 
-@pytest.mark.parametrize("name", ["bench-peers", "bench", "curves", "mixed"])
+@pytest.mark.parametrize("name", ["bench-peers", "bench", "kept", "curves", "mixed"])
 def test_the_document_has_every_block_that_a_benchmark_writes(name: str) -> None:
     assert replace_block(places.DOCUMENT.read_text(), name, "x")

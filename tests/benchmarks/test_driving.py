@@ -18,10 +18,11 @@ RESULT {"requests_per_second":1234.50,"requests":2469,"mean_ms":0.8000,"p50_ms":
 
 
 def test_it_reads_the_figures_that_wrk_prints_and_adds_up_all_kinds_of_errors() -> None:
-    run = parse(OUTPUT, "", server_cores=1.23456, client_cores=0.1, foreign_share=0.02)
+    run = parse(OUTPUT, "", server_cores=1.2345, client_cores=0.1, foreign_share=0.02)
     assert (run.requests_per_second, run.requests, run.p50_ms, run.p99_ms) == (1234.5, 2469, 0.7, 2.5)
     assert run.errors == 3
-    assert run.server_cores == 1.235
+    assert run.server_cores == pytest.approx(1.2345, abs=0.001)
+    assert run.server_us == 1000.0
 
 
 def test_without_figures_it_says_what_wrk_said_instead() -> None:

@@ -15,9 +15,9 @@ ROWS = [
 
 
 def test_the_block_tells_figures_targets_versions_and_what_was_not_measured() -> None:
-    block = peers_block(ROWS, {"fastapi": "fastapi 1.2"}, 8, [Path("docs/performance/throughput.svg")])
-    assert "| **modelhub** | 5,100 ±2% (1.5 / 4) | 0 | 100 |" in block
-    assert "| triton-batch | 2,000 (8 / 11) ~ | 0 | 100 |" in block
+    block = peers_block(ROWS, {"fastapi": "fastapi 1.2"}, [Path("docs/performance/throughput.svg")])
+    assert "| **modelhub** | 5,100 ±2% (1.5 / 4; 0 µs, 0%) | 0 | 100 |" in block
+    assert "| triton-batch | 2,000 (8 / 11; 0 µs, 20%) ~ | 0 | 100 |" in block
     assert block.index("**modelhub**") < block.index("| triton-batch |") < block.index("| fastapi-async |")
     assert "2.50 × triton-batch (2.50 to 2.50) | met |" in block
     assert "![throughput](performance/throughput.svg)" in block

@@ -64,3 +64,23 @@ def test_targets_are_judged_by_ratio_and_by_p99() -> None:
     assert not p99.is_met
     rows = [row("modelhub", run(2100, p99=5.0)), row("fastapi", run(1000, p99=5.0))]
     assert [verdict.is_met for verdict in verdicts(compared(rows))] == [True, True]
+
+
+def test_a_round_that_misses_a_peer_of_another_round_does_not_flatter_us() -> None:
+    rows = [
+        row("modelhub", run(2000), number=1),
+        row("fastapi", run(1000), number=1),
+        row("triton", run(2000), number=1),
+        row("modelhub", run(2000), number=2),
+        row("fastapi", run(1000), number=2),
+        row("triton", run(2000), number=3),
+    ]
+    (comparison,) = compared(rows)
+    assert (comparison.ratio, comparison.peer, comparison.rounds) == (1.0, "triton", 1)
+
+
+def test_cost_and_disturbance_are_medians_of_the_same_runs() -> None:
+    rows = [row("fastapi", run(1000, foreign=f, server_us=us)) for f, us in ((0.01, 300), (0.03, 500), (0.02, 310))]
+    rows.append(row("fastapi", run(100, foreign=0.4, server_us=9000)))
+    (figure,) = figures(rows)
+    assert (figure.server_us, figure.foreign_share) == (310, 0.02)

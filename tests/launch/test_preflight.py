@@ -13,6 +13,7 @@ from modelhub.conf import Config
 from modelhub.launch import preflight
 from modelhub.launch.instance_lock import InstanceLock
 from modelhub.launch.preflight import NotReady
+from tests.ports import free_port
 
 
 @pytest.fixture
@@ -27,13 +28,8 @@ def _sockets_lie_in_the_state_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Config, "run_dir", property(lambda config: config.MODELHUB_STATE_DIR / "run"))
 
 
-def free_ports() -> tuple[int, int]:
-    with socket.create_server(("127.0.0.1", 0)) as first, socket.create_server(("127.0.0.1", 0)) as second:
-        return first.getsockname()[1], second.getsockname()[1]
-
-
 def settings(folder: Path, **values: object) -> Config:
-    web, inference = free_ports()
+    web, inference = free_port(), free_port()
     defaults = {
         "MODELS_DIR": folder / "models",
         "MODELHUB_STATE_DIR": folder / "state",
@@ -102,7 +98,7 @@ def test_a_state_folder_that_may_not_be_written_is_named(tmp_path: Path) -> None
 
 
 def test_a_database_that_does_not_answer_is_one_line_without_its_password(tmp_path: Path) -> None:
-    port, _ = free_ports()
+    port = free_port()
     (line,) = problems(settings(tmp_path, DATABASE_URL=f"postgres://me:hunter2@127.0.0.1:{port}/hub"))
     assert line.startswith("DATABASE_URL: the database 127.0.0.1/hub does not answer (")
     assert "refused" in line

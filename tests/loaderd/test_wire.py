@@ -27,6 +27,9 @@ class Recorder(asyncio.Transport):
         for buffer in buffers:  # type: ignore[attr-defined]
             self.written += buffer
 
+    def write(self, data: object) -> None:
+        self.written += data  # type: ignore[operator]
+
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         pass
 
@@ -165,3 +168,20 @@ def test_a_private_listener_replaces_a_dead_socket_and_is_private(tmp_path: Path
     for _ in range(2):
         with wire.private_listener(str(path)):
             assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_the_peer_may_begin_before_a_turn_of_many_messages_ends() -> None:
+    async def run() -> None:
+        sender, transport, _ = connected()
+        for number in range(wire.FLUSH_MESSAGES + 1):
+            sender.send(number, wire.Kind.INFER, b"", b"body")
+        receiver, _, messages = connected()
+        receiver.data_received(bytes(transport.written))
+        assert [message.request_id for message in messages] == list(range(wire.FLUSH_MESSAGES))
+        await asyncio.sleep(0)
+        receiver.data_received(
+            bytes(transport.written)[len(transport.written) // (wire.FLUSH_MESSAGES + 1) * wire.FLUSH_MESSAGES :]
+        )
+        assert messages[-1].request_id == wire.FLUSH_MESSAGES
+
+    asyncio.run(run())

@@ -73,6 +73,7 @@ class EstimatorModel(LoadedModel):
         self.signature = Signature(inputs=(input_of(estimator, artifact),), outputs=())
         self._name = self.signature.inputs[0].name
         self.plan = self._planned()
+        self.any_thread = self.plan is not None
         outputs, labels = self._outputs(artifact)
         self.signature = Signature(self.signature.inputs, outputs, labels)
 

@@ -10,12 +10,17 @@ import httptools
 import orjson
 
 from loaderd.gateway.http.exchange import HIGH_WATER_BYTES, Exchange
+from loaderd.writing import Writer
 
 if TYPE_CHECKING:
     from loaderd.gateway.http.listener import Listener
 
 MAX_HEAD_BYTES = 64 * 1024
 _HEAD_TOO_LARGE = (431, f"The request's head passes {MAX_HEAD_BYTES} bytes.")
+MAX_COMBINED_BYTES = 8 * 1024  # of a header that comes in several lines: each line copies those before it
+# What these say decides who asks, whom, and where the next request begins: of two nobody knows which one counts. Of
+# content-length and transfer-encoding the parser refuses what does not agree.
+ONCE = frozenset({b"authorization", b"content-type", b"host", b"x-modelhub-user"})
 LINGER_SECONDS = 2.0  # what a client still sends behind its last answer is thrown away for so long
 MAX_PIPELINED = 16  # requests that may wait behind the one in work; then the client is not read any further
 MAX_AT_ONCE = 1024  # that one read may bring nevertheless
@@ -44,6 +49,7 @@ class HttpConnection(asyncio.Protocol):
         "_queue",
         "_transport",
         "_unparsed_bytes",
+        "_writer",
         "since",
         "unsent_bytes",
     )
@@ -53,6 +59,7 @@ class HttpConnection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._parser = httptools.HttpRequestParser(self)
         self._transport: asyncio.Transport | None = None
+        self._writer: Writer | None = None
         self._queue: deque[Exchange] = deque()  # behind the current one
         self._current: Exchange | None = None  # the one that is to be answered next
         self._newest: Exchange | None = None  # the one that is being read
@@ -71,8 +78,8 @@ class HttpConnection(asyncio.Protocol):
 
     def write(self, data: bytes | bytearray) -> None:
         """Behind the end of the connection it does nothing."""
-        if self._transport is not None and not self._has_ended:
-            self._transport.write(data)
+        if self._writer is not None and not self._has_ended:
+            self._writer.write(data)
 
     async def drained(self) -> None:
         """Returns when the client has taken enough of what was written, or is gone."""
@@ -161,11 +168,12 @@ class HttpConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._writer = Writer(self._transport)
         self.since = self._loop.time()
         self._listener.opened(self)
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._transport = None
+        self._transport = self._writer = None
         self._is_stuck = False
         if self._drain is not None and not self._drain.done():
             self._drain.set_result(None)
@@ -260,7 +268,8 @@ class HttpConnection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         assert self._newest is not None
         if not self._newest.method:  # else it stands behind a chunked body, where it means nothing
-            self._newest.headers[name.lower()] = value
+            name, headers = name.lower(), self._newest.headers
+            headers[name] = _combined(name, headers[name], value) if name in headers else value
         self._count_head(len(name) + len(value))
 
     def _count_head(self, size: int) -> None:
@@ -290,6 +299,16 @@ class HttpConnection(asyncio.Protocol):
         exchange.finish()
         if exchange.is_answered and exchange is self._current:  # the answer came before the end of its body
             self._next()
+
+
+def _combined(name: bytes, first: bytes, value: bytes) -> bytes:
+    """The value of a header that comes in several lines (RFC 9110, 5.3). Raises _Refused."""
+    if name in ONCE:
+        raise _Refused(400, f"The header {name.decode('latin-1')} may come once only.")
+    combined = first + (b"; " if name == b"cookie" else b", ") + value
+    if len(combined) > MAX_COMBINED_BYTES:
+        raise _Refused(431, f"The lines of one header pass {MAX_COMBINED_BYTES} bytes together.")
+    return combined
 
 
 class _Refused(Exception):

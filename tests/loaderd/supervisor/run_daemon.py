@@ -12,7 +12,6 @@ import hashlib
 import json
 import logging
 import signal
-import socket
 import sys
 import threading
 import uuid
@@ -26,6 +25,7 @@ from loaderd.reporter import Access, AliasMoved, OperationEnded, StateReport
 from loaderd.rules import LineageTraffic, ModelPolicy, Rules
 from loaderd.supervisor.config import DaemonConfig
 from loaderd.supervisor.daemon import AlreadyRunning, Daemon
+from tests.ports import free_port
 
 
 def resolved(value: Any) -> Future[Any]:
@@ -117,12 +117,6 @@ class PrintingReporter:
     def close(self, timeout_seconds: float) -> bool:
         print(json.dumps({"kind": "Closed"}), flush=True)
         return True
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
 
 
 def main() -> None:

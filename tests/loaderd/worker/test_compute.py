@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 import pytest
 
+from loaderd.errors import LoaderdError
 from loaderd.frameworks.base import LoadedModel
 from loaderd.generation.contract import Event, Generation
-from loaderd.worker.batching import Job
+from loaderd.worker.batching import Job, Rank
 from loaderd.worker.compute import ComputeThread
 from tests.deadline import wait_until
 from tests.loaderd.worker.framework import Double
@@ -127,3 +128,104 @@ def test_what_nobody_expected_to_fail_is_told_so_that_the_process_ends() -> None
     model.generation = cast("Generation", Fails())
     running = Running(model)
     assert str(running.lost.get(timeout=ANSWER_SECONDS)) == "nobody expected this"
+
+
+class Short(Wide):
+    """May be called on any thread, and keeps on which it was."""
+
+    any_thread = True
+
+    def __init__(self, gate: threading.Event | None = None) -> None:
+        super().__init__(gate)
+        self.called_on: list[str] = []
+        self.fault: BaseException | None = None
+
+    def predict(self, inputs: Batch) -> dict[str, np.ndarray]:
+        self.called_on.append(threading.current_thread().name)
+        if self.fault is not None:
+            raise self.fault
+        return super().predict(inputs)
+
+
+class TestHere:
+    """A short call is made on the thread that asks for it, if the model's own has nothing to do."""
+
+    def known(self, model: LoadedModel) -> Running:
+        """A thread that has computed before, so that it knows what a call takes, and waits for more."""
+        running = Running(model, max_batch_size=4)
+        self.finished: list[Job] = []
+        first = rows(1)
+        assert not running.thread.compute_here([first], self.keep), "nobody knows how long a call takes"
+        running.thread.submit(first)
+        running.next_done(1)
+        wait_until(lambda: running.thread.is_parked, what="it waits for more")
+        return running
+
+    def keep(self, jobs: list[Job], calls: int, seconds: float, items: int) -> None:
+        assert (calls, items) == (1, sum(job.items for job in jobs))
+        assert seconds > 0
+        self.finished += jobs
+
+    def test_it_is_over_on_return(self) -> None:
+        model = Short()
+        running = self.known(model)
+        jobs = [rows(2, 3), rows(3), rows(3, 3)]  # more than one call takes
+        assert running.thread.compute_here(jobs, self.keep)
+        assert model.called_on[1:] == ["MainThread", "MainThread"]
+        assert list(map(id, self.finished)) == list(map(id, jobs))
+        assert all(job.outputs is not None and len(job.outputs["y"]) == job.items for job in jobs)
+        assert running.thread.busy_seconds == 0.0
+        running.thread.end(lambda: None)
+
+    def test_its_failure_is_the_jobs(self) -> None:
+        model = Short()
+        running = self.known(model)
+        model.fault = ValueError("a hole in row 3")
+        job = rows(1)
+        assert running.thread.compute_here([job], self.keep)
+        assert isinstance(job.error, LoaderdError)
+        assert "a hole in row 3" in job.error.message
+        model.fault = None
+        assert running.thread.compute_here([other := rows(1)], self.keep)
+        assert other.outputs is not None
+        running.thread.end(lambda: None)
+
+    def test_a_lost_device_ends_the_process(self) -> None:
+        model = Short()
+        running = self.known(model)
+        model.fault = RuntimeError("CUDA error: an illegal memory access was encountered")
+        assert running.thread.compute_here([rows(1)], self.keep)
+        assert "illegal memory access" in str(running.lost.get(timeout=ANSWER_SECONDS))
+
+    def test_not_beside_the_models_own_thread(self) -> None:
+        gate = threading.Event()
+        gate.set()
+        model = Short(gate)
+        running = self.known(model)
+        gate.clear()
+        running.thread.submit(rows(1))
+        assert not running.thread.compute_here([rows(1)], self.keep)
+        gate.set()
+        running.next_done(1)
+        gate.clear()
+        running.thread.ask(lambda: None if gate.wait(ANSWER_SECONDS) else AssertionError())
+        assert not running.thread.compute_here([rows(1)], self.keep), "the canary uses the model"
+        gate.set()
+        wait_until(lambda: running.thread.is_parked, what="it waits for more")
+        assert running.thread.compute_here([rows(1)], self.keep)
+        running.thread.end(lambda: None)
+        assert not running.thread.compute_here([rows(1)], self.keep)
+
+    def test_neither_what_is_long_nor_bulk_nor_what_has_a_deadline(self) -> None:
+        running = self.known(Short())
+        assert not running.thread.compute_here([rows(*[1.0] * 100_000)], self.keep)
+        bulk, late = rows(1), rows(1)
+        bulk.rank, late.deadline = Rank.BULK, 0.0
+        assert not running.thread.compute_here([bulk], self.keep)
+        assert not running.thread.compute_here([late], self.keep)
+        running.thread.end(lambda: None)
+
+    def test_not_of_a_model_that_knows_one_thread_only(self) -> None:
+        running = self.known(Wide())
+        assert not running.thread.compute_here([rows(1)], self.keep)
+        running.thread.end(lambda: None)

@@ -9,7 +9,8 @@ import numpy as np
 import orjson
 
 from loaderd import wire
-from loaderd.generation.contract import Event, Generation, Writing
+from loaderd.generation.contract import Decoder, Event, Generation, Vocabulary, Writing
+from loaderd.generation.engine import Engine
 from loaderd.worker.compute import ComputeThread
 from loaderd.worker.door import Door
 from tests.loaderd.worker.framework import Double
@@ -102,5 +103,57 @@ def test_a_piece_that_cannot_be_written_ends_its_text_only() -> None:
         assert bad.cancelled
         assert not good.cancelled
         assert door.counters()["in_flight"] == 0
+
+    asyncio.run(scene())
+
+
+class Words:
+    """A vocabulary of words that remembers what it read."""
+
+    size, ends, max_tokens, max_characters = 100, frozenset({0}), 4, 1000
+
+    def __init__(self) -> None:
+        self.read: list[str] = []
+
+    def tokens_of(self, text: str) -> list[int]:
+        self.read.append(text)
+        return [len(word) for word in text.split()]
+
+    def text_of(self, tokens: list[int]) -> str:
+        return "x" * len(tokens)
+
+
+class NoNetwork:
+    """Writes nothing: its rows are let go of."""
+
+    chunk_tokens, max_rows, max_cells = 64, 8, 512
+
+    def keep(self, rows: list[int]) -> None:
+        assert rows == []
+
+
+def test_a_prompt_becomes_tokens_in_a_step_and_one_that_is_refused_there_is_an_answer() -> None:
+    async def scene() -> None:
+        words, connection, model = Words(), Recording(), Double()
+        engine = Engine("toy-v1", cast("Decoder", NoNetwork()), cast("Vocabulary", words))
+        model.generation = engine
+        door = opened(model, connection)
+        ask(door, connection, 1, wire.Kind.GENERATE, {"prompts": ["one two three four"]})
+        ask(door, connection, 2, wire.Kind.GENERATE, {"prompts": ["nobody waits"]})
+        ask(door, connection, 3, wire.Kind.GENERATE, {"prompts": ["five " * 300]})
+        assert words.read == []
+        assert [(request_id, kind) for request_id, kind, _ in connection.sent] == [(3, wire.Kind.ERROR)]
+        assert "reads at most 1000 characters" in connection.sent[0][2]["message"]
+        assert (door.counters()["in_flight"], door.counters()["queued"], engine.waiting) == (2, 2, 2)
+        cancel = wire.Message(2, wire.Kind.CANCEL, b"", b"")
+        door._on_message(cast("wire.Connection", connection), cancel)
+        door.take_events(engine.step(), 1, 0.1)
+        assert words.read == ["one two three four"]
+        request_id, kind, told = connection.sent[-1]
+        assert (request_id, kind, told["code"]) == (1, wire.Kind.ERROR, "invalid_input")
+        assert told["facts"]["reason"] == "context_length_exceeded"
+        counters = door.counters()
+        assert [counters[name] for name in ("in_flight", "queued", "requests", "errors")] == [0, 0, 0, 0]
+        assert not engine.has_work
 
     asyncio.run(scene())

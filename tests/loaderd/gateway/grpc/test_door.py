@@ -17,6 +17,7 @@ from tests.loaderd.gateway.door import Door
 from tests.loaderd.gateway.grpc.conftest import METADATA, Stub, echo, echoed
 from tests.loaderd.gateway.grpc.test_service import refusal, request_of
 from tests.loaderd.gateway.grpc.test_streams import Stream
+from tests.ports import free_port
 
 
 @pytest.fixture
@@ -48,8 +49,7 @@ def test_a_port_in_use_is_told_and_http_goes_on(tmp_path: Path) -> None:
 
 
 def test_several_gateways_share_the_port(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     sharing = ("--share-port", "--grpc-port", str(port))
     folders = [tmp_path / name for name in ("first", "second")]
     for folder in folders:

@@ -1,0 +1,192 @@
+"""How much of what a model achieves in-process is left through the server: `--ratio-to-in-process minilm,keras`.
+
+In-process: one program for each core with one thread, as the server has one process for each core with one thread
+(`instances` = cores); the faster of an ordinary program and of our own loaded model without a server (alone.py), at
+its best batch, with the items already in memory. Through the server: wrk on the same cores, one item a request at the
+best concurrency, and requests that carry the best batch themselves. The three are measured in turn, round by round; a
+ratio is formed within a round, and the median of the rounds stands.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+from rich.console import Console
+
+from benchmarks import document, limits, places, processes, setting
+from benchmarks.alone import FULL
+from benchmarks.document import table
+from benchmarks.driving import Call, DrivingFailed, drive
+from benchmarks.limits import CORES, LimitFailed, Programs
+from benchmarks.models import MODELS, items_of
+from benchmarks.peers.modelhub import Modelhub
+
+WITH_PRECISIONS = ("minilm",)
+CONNECTIONS = (8, 16, 32, 64, 128)
+SCOUT_SECONDS = 2
+TARGET = 0.95
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """Items per second; foreign_share: the largest one of the three runs."""
+
+    in_process: float
+    single: float
+    batched: float
+    foreign_share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """One model in one precision. how, batch: of the in-process limit; connections: of single items, and of batches.
+
+    failed: a sentence when it could not be measured, as when the canary refuses the precision.
+    """
+
+    model: str
+    precision: str
+    how: str = ""
+    batch: int = 0
+    connections: tuple[int, int] = (0, 0)
+    rounds: tuple[Round, ...] = ()
+    failed: str = ""
+    version: str = ""
+
+    @property
+    def single_ratio(self) -> float:
+        return statistics.median(each.single / each.in_process for each in self.rounds)
+
+    @property
+    def batched_ratio(self) -> float:
+        return statistics.median(each.batched / each.in_process for each in self.rounds)
+
+
+def measure(models: Sequence[str], rounds: int, seconds: int, precisions: Sequence[str], target: Path) -> None:
+    """Adds to <state>/bench/kept.json, one entry for each model and precision, and writes the document's table."""
+    file = places.bench_dir() / "kept.json"
+    found = read(file)
+    for model in models:
+        for precision in precisions if model in WITH_PRECISIONS else (FULL,):
+            console.print(f"[bold]{model}, {precision}")
+            try:
+                kept = of_model(model, precision, rounds, seconds)
+            except (AssertionError, DrivingFailed, LimitFailed) as error:
+                kept = Kept(model, precision, failed=" ".join(str(error).split())[:300], version=setting.version())
+                console.print(f"  failed: {kept.failed}", markup=False)
+            found[model, precision] = kept
+            file.write_text(json.dumps([asdict(each) for each in found.values()], indent=1))
+    document.write_block(target, "kept", part(list(found.values())))
+    console.print(f"written to {target}", markup=False)
+
+
+def of_model(model: str, precision: str, rounds: int, seconds: int) -> Kept:
+    """Raises AssertionError when the model is not loaded, or a request fails; DrivingFailed, LimitFailed."""
+    server = Modelhub()
+    server.policies[model] = {"instances": CORES} | ({} if precision == FULL else {"precision": precision})
+    with contextlib.ExitStack() as stack:
+        stack.callback(server.end)
+        server.start([model])
+        ways = {"our model": stack.enter_context(limits.own_programs(model, precision, CORES))}
+        if precision == FULL:
+            ways["ordinary program"] = stack.enter_context(limits.programs(model, CORES))
+        best = max(
+            (programs.rate(batch, SCOUT_SECONDS).items_per_second, how, batch)
+            for how, programs in ways.items()
+            for batch in limits.BATCHES[model]
+        )
+        _, how, batch = best
+        through(server, model, 1, CONNECTIONS[0], SCOUT_SECONDS)  # warm
+        single = max(CONNECTIONS, key=lambda c: through(server, model, 1, c, SCOUT_SECONDS)[0])
+        several = (CORES, 2 * CORES, 4 * CORES)
+        batched = max(several, key=lambda c: through(server, model, batch, c, SCOUT_SECONDS)[0])
+        made = tuple(
+            one_round(server, ways[how], model, batch, (single, batched), seconds, number) for number in range(rounds)
+        )
+    return Kept(model, precision, how, batch, (single, batched), made, version=setting.version())
+
+
+def one_round(
+    server: Modelhub, alone: Programs, model: str, batch: int, connections: tuple[int, int], seconds: int, number: int
+) -> Round:
+    """The in-process limit before or after the server, by turns."""
+    without = partial(in_process, alone, batch, seconds)
+    before = without() if number % 2 == 0 else None
+    single, foreign = through(server, model, 1, connections[0], seconds)
+    batched, foreign_too = through(server, model, batch, connections[1], seconds)
+    limit, foreign_before = before or without()
+    found = Round(limit, single, batched, max(foreign, foreign_too, foreign_before))
+    console.print(
+        f"  in-process {limit:,.0f}, one item a request {single:,.0f}, {batch} items {batched:,.0f} items/s; "
+        f"others {found.foreign_share:.0%}", markup=False,
+    )  # fmt: skip
+    return found
+
+
+def in_process(alone: Programs, batch: int, seconds: int) -> tuple[float, float]:
+    """Items per second, and the share of the machine that others used."""
+    own, busy, began = processes.cpu_seconds(alone.pids), processes.machine_busy_seconds(), time.perf_counter()
+    rate = alone.rate(batch, seconds)
+    own, busy = processes.cpu_seconds(alone.pids) - own, processes.machine_busy_seconds() - busy
+    return rate.items_per_second, max(0.0, busy - own) / (time.perf_counter() - began) / CORES
+
+
+def through(server: Modelhub, model: str, size: int, connections: int, seconds: int) -> tuple[float, float]:
+    """Items per second, and the share of the machine that others used. Raises AssertionError when a request fails."""
+    items = items_of(model)
+    many = (items * math.ceil(size / len(items)))[: max(size, len(items))]
+    calls = [
+        Call.of(server.path(model), server.body(MODELS[model], many[start : start + size]))
+        for start in range(0, len(many) - size + 1, size)
+    ]
+    run = drive(server.address, calls, connections, seconds, headers=server.headers(), server=server.pids())
+    assert not run.errors, f"{run.errors} of {run.requests} requests failed"
+    return run.requests_per_second * size, run.foreign_share
+
+
+def read(file: Path) -> dict[tuple[str, str], Kept]:
+    """What was measured of the code as it is now; nothing when there is no file."""
+    found: dict[tuple[str, str], Kept] = {}
+    for entry in json.loads(file.read_text()) if file.exists() else []:
+        made = tuple(Round(**each) for each in entry.pop("rounds"))
+        kept = Kept(**{**entry, "connections": tuple(entry["connections"]), "rounds": made})
+        if kept.version == setting.version():
+            found[kept.model, kept.precision] = kept
+    return found
+
+
+def part(found: Sequence[Kept]) -> str:
+    """The table of docs/performance.md."""
+    lines = []
+    for each in found:
+        if each.failed:
+            lines.append([each.model, each.precision, f"not measured: {each.failed}", *[""] * 7])
+            continue
+        middle = [
+            statistics.median(getattr(r, name) for r in each.rounds) for name in ("in_process", "single", "batched")
+        ]
+        ratios = [r.single / r.in_process for r in each.rounds]
+        lines.append([
+            each.model, each.precision, f"{middle[0]:,.0f} ({each.how}, batch {each.batch})",
+            f"{middle[1]:,.0f} (c = {each.connections[0]})", f"{each.single_ratio:.0%}",
+            f"{min(ratios):.0%} to {max(ratios):.0%}",
+            "met" if each.single_ratio >= TARGET else "**not met**",
+            f"{middle[2]:,.0f} (c = {each.connections[1]})", f"{each.batched_ratio:.0%}",
+            f"{statistics.median(r.foreign_share for r in each.rounds):.0%}",
+        ])  # fmt: skip
+    head = ["model", "precision", "in-process, items/s", "one item a request, items/s", "ratio", "of the rounds",
+            f"≥ {TARGET:.0%}", "batches, items/s", "ratio", "others' CPU"]  # fmt: skip
+    return (
+        f"{CORES} processes of one thread each on both sides, {CORES} cores; wrk and the gateway run on them too. "
+        f"`batches`: requests that carry the in-process limit's best batch.\n\n{table(head, lines)}"
+    )
