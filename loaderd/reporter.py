@@ -46,6 +46,7 @@ class StateReport:
     load because nothing was recorded for these bytes, when state is LOADED. ends_wish: nobody wishes the model
     loaded any more (evicted, kept alive long enough, replaced), so loaderd does not load it at its next start.
     cause: why, for programs: "", "evicted", "idle", "unused", "replaced", "crashed", "hung", "restarting", "gone".
+    is_no_move: it is in that state and stays so; only the reason is another one.
     """
 
     model_id: str
@@ -64,6 +65,7 @@ class StateReport:
     canary: Mapping[str, Any] | None = None
     ends_wish: bool = False
     cause: str = ""
+    is_no_move: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,10 +71,11 @@ class Generation(Protocol):
 
     def start(self, request: Mapping[str, Any]) -> Writing:
         """Queues what the body of a GENERATE message asks for. Raises InvalidInput, and Overloaded where too many
-        wait."""
+        wait. Its prompts are not looked into: one that cannot be read is an event of a step."""
 
     def step(self) -> list[Event]:
-        """Adds one token to every text that is being written, and reads some more of the prompts that come next.
+        """Adds one token to every text that is being written, and reads some more of the prompts that come next, which
+        it turns into tokens before: a bounded piece each.
 
         What fails is in the events. It raises only when the network cannot be used any more, not even by the next
         texts: the process must end then."""

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from loaderd.errors import InvalidInput, Overloaded
+from loaderd.errors import InvalidInput, LoaderdError, Overloaded
 from loaderd.generation.asked import Asked, refused
 from loaderd.generation.contract import Decoder, Event, Reading, Vocabulary, Writing
 from loaderd.generation.sampling import Sampler, logprobs
@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 DEFAULT_ACTIVE = 8
 MOST_ACTIVE = 32  # beyond it a step takes so long that everybody notices
 TOO_LONG = "context_length_exceeded"
+PIECE_CHARACTERS = 8192  # of the prompts that a step turns into tokens; the last one may pass it
 DEFAULT_NEW_TOKENS = 1024  # of a request that names no limit, for a model that has none
 
 
@@ -110,24 +111,39 @@ class _Text:
 
 
 class _Request:
-    """A request with the texts that it asks for."""
+    """A request with the texts that it asks for, which are there when all its prompts are tokens."""
 
     def __init__(self, asked: Asked, vocabulary: Vocabulary) -> None:
+        _require_possible(asked, vocabulary)
         self.asked = asked
         self.vocabulary = vocabulary
         self.writing = Writing(asked.texts)
-        prompts = _prompts(asked, vocabulary)
         self.texts: list[_Text] = []
-        for at, (prompt, max_tokens) in enumerate(prompts):
-            begins = _echoed(asked, at, vocabulary)
-            for _ in range(asked.n):
-                self.texts.append(_Text(self, len(self.texts), prompt, max_tokens, begins))
-        self.prompt_tokens = sum(len(prompt) for prompt, _ in prompts)
-        self.unfinished = len(self.texts)
+        self.prompt_tokens = 0
+        self.unfinished = asked.texts
         self.is_over = False  # its last event is out
+        self._prompts = 1 if asked.messages is not None else len(asked.prompts)
+        self._read = 0  # of its prompts
         self._whole: list[dict[str, Any]] = [
-            {"index": text.index, "text": "", "finish_reason": None} for text in self.texts
+            {"index": index, "text": "", "finish_reason": None} for index in range(asked.texts)
         ]
+
+    @property
+    def is_read(self) -> bool:
+        """Whether all its prompts are tokens."""
+        return self._read == self._prompts
+
+    def read_next(self) -> int:
+        """Turns its next prompt into tokens; how many characters that had. Raises InvalidInput."""
+        asked, at = self.asked, self._read
+        prompt = _tokens(asked, at, self.vocabulary)
+        max_tokens = _room(prompt, asked, self.vocabulary.max_tokens)
+        begins = _echoed(asked, at, self.vocabulary)
+        for _ in range(asked.n):
+            self.texts.append(_Text(self, len(self.texts), prompt, max_tokens, begins))
+        self.prompt_tokens += len(prompt)
+        self._read += 1
+        return _characters(asked) if asked.messages is not None else len(asked.prompts[at])
 
     def tell(self, choices: list[dict[str, Any]]) -> list[Event]:
         """The events for what was added to its texts in a step."""
@@ -169,7 +185,8 @@ class Engine:
         self._model_id = model_id
         self._decoder = decoder
         self._vocabulary = vocabulary
-        self._lock = threading.Lock()  # over _waiting, which is filled by one thread and emptied by another
+        self._lock = threading.Lock()  # over the two lines, which several threads fill and empty
+        self._unread: deque[_Request] = deque()  # their prompts are not tokens yet, or not all of them
         self._waiting: deque[_Text] = deque()
         self._max_waiting = DEFAULT_ACTIVE
         self._max_active = min(DEFAULT_ACTIVE, decoder.max_rows)
@@ -182,11 +199,12 @@ class Engine:
 
     @property
     def has_work(self) -> bool:
-        return bool(self._waiting or self._read or self._active)
+        return bool(self._unread or self._waiting or self._read or self._active)
 
     @property
     def waiting(self) -> int:
-        return len(self._waiting)
+        with self._lock:
+            return len(self._waiting) + sum(request.writing.items for request in self._unread)
 
     @property
     def begun(self) -> int:
@@ -201,11 +219,11 @@ class Engine:
         self._require_room()
         made = _Request(asked, self._vocabulary)
         with self._lock:
-            self._waiting.extend(made.texts)
+            self._unread.append(made)
         return made.writing
 
     def _require_room(self) -> None:
-        waiting = len(self._waiting)
+        waiting = self.waiting
         if waiting >= self._max_waiting:
             raise Overloaded(
                 f"{self._model_id} has {waiting} texts waiting to be written, which is its limit; "
@@ -217,6 +235,7 @@ class Engine:
     def cancel(self, writing: Writing) -> None:
         writing.cancelled = True
         with self._lock:
+            self._unread = deque(request for request in self._unread if request.writing is not writing)
             self._waiting = deque(text for text in self._waiting if text.request.writing is not writing)
 
     def step(self) -> list[Event]:
@@ -232,6 +251,7 @@ class Engine:
         except BaseException as error:
             self._give_up(error, events)
         if not self._must_clear:
+            self._tokenise(events)
             self._read_on(events, taking_part, began)
         seconds = time.perf_counter() - began
         for request in taking_part:
@@ -257,7 +277,7 @@ class Engine:
         self._must_clear = True
         if not failed:
             log.error("%s failed while it wrote texts that nobody waits for", self._model_id, exc_info=error)
-        self._fail(failed, error, events)
+        self._fail([text.request for text in failed], error, events)
         try:
             self._clear()
         except BaseException:  # the next step tries again, once these events are out
@@ -276,6 +296,42 @@ class Engine:
         kept = [row for row, text in enumerate(self._active) if text.finish_reason is None and _is_wanted(text)]
         if len(kept) < len(self._active):
             self._keep(kept)
+
+    def _tokenise(self, events: list[Event]) -> None:
+        """Turns some more of the prompts into tokens: a piece, so that those that are written are not held up. Texts
+        whose prompts are tokens join the line."""
+        characters = 0
+        while self._unread and characters < PIECE_CHARACTERS:
+            with self._lock:
+                request = self._unread[0] if self._unread else None
+            if request is None:
+                return
+            error: BaseException | None = None
+            try:
+                characters += request.read_next()
+            except BaseException as failure:  # libraries in other languages raise panics, which are no Exceptions
+                error = self._unreadable(failure)
+            if error is None and not request.is_read:
+                continue
+            with self._lock:
+                if not self._unread or self._unread[0] is not request:
+                    continue  # it was cancelled meanwhile
+                self._unread.popleft()
+                if error is None:
+                    self._waiting.extend(request.texts)
+            if error is not None:
+                self._fail([request], error, events)
+
+    def _unreadable(self, error: BaseException) -> LoaderdError:
+        """What a client is told of a prompt that could not be turned into tokens."""
+        if isinstance(error, LoaderdError):
+            return error
+        if isinstance(error, MemoryError):
+            return Overloaded(
+                f"{self._model_id} has no memory left to read the request; send less at once.", model_id=self._model_id
+            )
+        log.error("%s could not read a prompt", self._model_id, exc_info=error)
+        return InvalidInput(f"The request cannot be read: {type(error).__name__}: {error}.")
 
     def _read_on(self, events: list[Event], taking_part: set[_Request], began: float) -> None:
         """Reads a piece of the prompts that come next; texts whose prompts are read get their first token, and join."""
@@ -298,7 +354,7 @@ class Engine:
                 self._decoder.join(reading, [prompts[at] for at in joining])
                 self._active.extend(read[at] for at in joining)
         except BaseException as error:
-            self._fail(self._read, error, events)
+            self._fail([text.request for text in self._read], error, events)
         self._reading, self._read, self._read_prompts = None, [], []
 
     def _choose(self) -> None:
@@ -335,7 +391,7 @@ class Engine:
             try:
                 choice = text.take(logits[row])
             except BaseException as error:
-                self._fail([text], error, events)
+                self._fail([text.request], error, events)
                 continue
             if choice is not None:
                 told.setdefault(text.request, []).append(choice)
@@ -343,9 +399,9 @@ class Engine:
             if not request.is_over:
                 events.extend(request.tell(choices))
 
-    def _fail(self, texts: Sequence[_Text], error: BaseException, events: list[Event]) -> None:
-        """Ends the requests that these texts are of."""
-        for request in {text.request: None for text in texts}:
+    def _fail(self, requests: Sequence[_Request], error: BaseException, events: list[Event]) -> None:
+        """Ends these requests; one may be named several times."""
+        for request in requests:
             if request.is_over:
                 continue
             request.is_over = True
@@ -358,30 +414,38 @@ def _is_wanted(text: _Text) -> bool:
     return not text.request.writing.cancelled and not text.request.is_over
 
 
-def _prompts(asked: Asked, vocabulary: Vocabulary) -> list[tuple[list[int], int]]:
-    """The tokens of each prompt, and how many its texts may have. Raises InvalidInput."""
+def _require_possible(asked: Asked, vocabulary: Vocabulary) -> None:
+    """Raises InvalidInput for what is seen without reading the prompts."""
     for token in asked.logit_bias:
         if token >= vocabulary.size:
             raise refused(
                 "logit_bias", f"logit_bias has the token {token}; the model has those below {vocabulary.size}."
             )
     if asked.messages is not None:
-        _require_short(sum(len(message["content"]) for message in asked.messages), "messages", vocabulary)
-        prompt = vocabulary.conversation(asked.messages)
-        return [(prompt, _room(prompt, asked, vocabulary.max_tokens))]
-    prompts = []
-    for at, given in enumerate(asked.prompts):
-        if isinstance(given, str):
-            _require_short(len(given), "prompt", vocabulary)
-        prompt = vocabulary.tokens_of(given) if isinstance(given, str) else list(given)
-        if not prompt:
-            raise refused("prompt", f"Prompt {at} has no tokens; the model needs at least one word.")
-        if max(prompt) >= vocabulary.size:
-            raise refused(
-                "prompt", f"Prompt {at} has the token {max(prompt)}; the model has those below {vocabulary.size}."
-            )
-        prompts.append((prompt, _room(prompt, asked, vocabulary.max_tokens)))
-    return prompts
+        _require_short(_characters(asked), "messages", vocabulary)
+    for prompt in asked.prompts:
+        if isinstance(prompt, str):
+            _require_short(len(prompt), "prompt", vocabulary)
+
+
+def _characters(asked: Asked) -> int:
+    """Of a conversation."""
+    return sum(len(message["content"]) for message in asked.messages or ())
+
+
+def _tokens(asked: Asked, at: int, vocabulary: Vocabulary) -> list[int]:
+    """Those of the prompt at this place. Raises InvalidInput."""
+    if asked.messages is not None:
+        return vocabulary.conversation(asked.messages)
+    given = asked.prompts[at]
+    prompt = vocabulary.tokens_of(given) if isinstance(given, str) else list(given)
+    if not prompt:
+        raise refused("prompt", f"Prompt {at} has no tokens; the model needs at least one word.")
+    if max(prompt) >= vocabulary.size:
+        raise refused(
+            "prompt", f"Prompt {at} has the token {max(prompt)}; the model has those below {vocabulary.size}."
+        )
+    return prompt
 
 
 def _require_short(characters: int, param: str, vocabulary: Vocabulary) -> None:

@@ -30,8 +30,12 @@ def of(
     """The sentence of a plan. kept, waits_for: with why each does not give its memory now. evictable: of a refusal,
     what could go and would not be enough."""
     room = room_for(snapshot, wish)
-    need = f"Loading {wish.model_id} needs {_needed(wish)}"
-    sum_ = f"{need}; {_free(snapshot, room, wish)}"
+    if wish.joins:
+        need = f"{wish.model_id} with another process needs {_needed(wish)}"
+        sum_ = f"{need}; without all of it {_free(snapshot, room, wish)}"
+    else:
+        need = f"Loading {wish.model_id} needs {_needed(wish)}"
+        sum_ = f"{need}; {_free(snapshot, room, wish)}"
     gap = f" once {wish.replaces} is unloaded" if wish.replaces else ""
     if decision == Decision.FITS:
         return f"{sum_}{gap}: it fits."

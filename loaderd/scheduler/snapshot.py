@@ -62,7 +62,8 @@ class Snapshot:
 class Wish:
     """A load that is asked for. bytes, gpu_bytes: its expected peak. measured: from the last load of these bytes on
     this device, else estimated. protected: models that must not be evicted for it, ever: it does not wait for their
-    end. replaces: a model that the caller will have unloaded before the load begins (a stated gap)."""
+    end. replaces: a model that the caller will have unloaded before the load begins (a stated gap). joins: one process
+    more for a model that is loaded; the bytes are those of all its processes then."""
 
     model_id: str
     bytes: int
@@ -71,3 +72,4 @@ class Wish:
     measured: bool = False
     protected: frozenset[str] = frozenset()
     replaces: str | None = None
+    joins: bool = False

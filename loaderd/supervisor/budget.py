@@ -140,7 +140,8 @@ class Budget:
         if promised is None and model.recovering and model.spec is not None:
             promised = self.wish(model.spec)  # its place is kept while it is on its way back
         policy, telemetry = self._house.rules.policy_of(model_id), self._house.telemetry
-        if model.state is ModelState.LOADED:
+        is_joined = promised is not None and promised.joins  # another process of it is on its way
+        if model.state is ModelState.LOADED and not is_joined:
             return Claim(
                 model_id,
                 ModelState.LOADED,
@@ -216,9 +217,10 @@ class Budget:
         protected: frozenset[str] = frozenset(),
         replaces: str | None = None,
         forked: bool | None = None,
+        joins: bool = False,
     ) -> Wish:
         """The load of a model as the scheduler sees it: measured when these bytes were loaded here before, else by the
-        estimate, which `prepare` made.
+        estimate, which `prepare` made. joins: of one process more for a model that is loaded.
 
         forked: whether its process comes from its framework's zygote; None: as the framework's last one did. A cold
         start takes the framework's own memory, too, so the peak of a fork tells nothing of it; the peak of a cold
@@ -232,15 +234,20 @@ class Budget:
         peak_bytes = max(estimated.bytes, spec.peak_bytes or 0) if measured is None else measured
         gpu_bytes = (estimated.gpu_bytes if spec.gpu_bytes is None else spec.gpu_bytes) if self._house.gpus else 0
         # Processes of one model are started one after the other: each peaks beside what the others hold by then.
-        held_bytes = min(peak_bytes, spec.resident_bytes or peak_bytes)
+        held_bytes = (spec.instances - 1) * min(peak_bytes, spec.resident_bytes or peak_bytes)
+        gpu_bytes *= spec.instances
+        if joins and model.crew is not None:
+            held_bytes, gpu_held = model.runtime.private_bytes or 0, model.runtime.gpu_bytes or 0
+            gpu_bytes = gpu_held + gpu_held // len(model.crew.processes)
         return Wish(
             model_id=spec.model_id,
-            bytes=peak_bytes + (spec.instances - 1) * held_bytes,
-            gpu_bytes=gpu_bytes * spec.instances,
+            bytes=peak_bytes + held_bytes,
+            gpu_bytes=gpu_bytes,
             priority=self._house.rules.policy_of(spec.model_id).priority,
             measured=measured is not None,
             protected=protected,
             replaces=replaces,
+            joins=joins,
         )
 
     def decide(self, wish: Wish) -> Plan:

@@ -49,6 +49,15 @@ class Crew:
         return all(process.child.is_alive for process in self.processes)
 
     @property
+    def wanted(self) -> int:
+        return self._wanted
+
+    @property
+    def strength(self) -> str:
+        """How many of the wanted processes there are, in words."""
+        return f"{len(self.processes)} of {self._wanted} processes serve it"
+
+    @property
     def missing(self) -> int:
         """How many of the wanted processes there are not."""
         return self._wanted - len(self.processes)

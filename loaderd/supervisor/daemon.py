@@ -31,7 +31,7 @@ from loaderd.protocol import KeptAnswers, Lost, ModelSpec
 from loaderd.reporter import AliasMoved, Heartbeat, OperationEnded, OperationProgress, Report, Reporter, Usage
 from loaderd.resources import Gpus, ProcessMemory, host_facts, load_peak_of, machine_memory, memory_of
 from loaderd.rules import Rules
-from loaderd.scheduler import Decision
+from loaderd.scheduler import Decision, Wish
 from loaderd.states import LoadPhase, ModelState
 from loaderd.supervisor import model_process
 from loaderd.supervisor.admission import FRESH_SECONDS, Admission
@@ -286,18 +286,29 @@ class Daemon:
 
     @asynccontextmanager
     async def admitted(
-        self, spec: ModelSpec, tell: Callable[[str], None], *, protected: frozenset[str], forked: bool
+        self,
+        spec: ModelSpec,
+        tell: Callable[[str], None],
+        *,
+        protected: frozenset[str],
+        forked: bool,
+        joins: bool = False,
     ) -> AsyncIterator[None]:
         await self.budget.prepare(spec, forked=forked)
         if forked:
             await self._await_import(spec.framework, tell)
         is_demanded = spec.model_id in self._demands
+
+        def wish() -> Wish:
+            kept = frozenset(self._models) if joins else protected  # the model serves: nobody goes for more of it
+            return self.budget.wish(spec, protected=kept, forked=forked, joins=joins)
+
         async with self._admission.admitted(
             spec.model_id,
-            lambda: self.budget.wish(spec, protected=protected, forked=forked),
+            wish,
             tell,
             self.rules.load_wait_seconds if is_demanded else spec.timeout_seconds,
-            has_place=self.model(spec.model_id).recovering or spec.model_id in self.budget.kept,
+            has_place=joins or self.model(spec.model_id).recovering or spec.model_id in self.budget.kept,
         ):
             yield
 
@@ -384,6 +395,9 @@ class Daemon:
 
     def survived(self, model_id: str) -> None:
         self.health.survived(model_id)
+
+    def is_short(self, model_id: str, why: str, *, refused: bool) -> None:
+        self.health.is_short(model_id, why, refused=refused)
 
     def stays_short(self, model_id: str, why: str) -> None:
         self.health.stays_short(model_id, why)

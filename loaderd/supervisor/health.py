@@ -60,6 +60,8 @@ class _Watch:
     busy_seconds: float = 0.0
     missing_processes: int = 0  # of those that serve it together
     stays_short: bool = False  # and they are not started again
+    why_short: str = ""  # what they wait for
+    is_refused: bool = False  # and there is no memory for them
     canary_asked: bool = False
     canary_at: float = 0.0
     canary_unix: float | None = None
@@ -129,6 +131,8 @@ class Health:
         if watch is not None:
             if watch.stays_short:
                 self._alerts.close("gave_up", model_id)
+            if watch.is_refused:
+                self._alerts.close("no_memory", model_id)
             for kind in ("error_rate", "unhealthy", "load_seconds"):
                 self._alerts.close(kind, model_id)
 
@@ -148,9 +152,14 @@ class Health:
         watch.heard_at, watch.heard_unix = now, self._wall()
         watch.busy_seconds = float(counters.get("busy_seconds", 0.0))
         watch.missing_processes = int(counters.get("missing_processes", 0))
-        if watch.stays_short and not watch.missing_processes:
-            watch.stays_short = False
-            self._alerts.close("gave_up", model_id)
+        if not watch.missing_processes:
+            watch.why_short = ""
+            if watch.stays_short:
+                watch.stays_short = False
+                self._alerts.close("gave_up", model_id)
+            if watch.is_refused:
+                watch.is_refused = False
+                self._alerts.close("no_memory", model_id)
         mark = _Mark(
             now,
             counters["requests"] + watch.lost,
@@ -169,6 +178,20 @@ class Health:
         if watch is not None:
             watch.ended = False
             watch.heard_at, watch.door_silent_since, watch.busy_seconds = self._clock(), None, 0.0
+
+    def is_short(self, model_id: str, why: str, *, refused: bool) -> None:
+        """Some of several processes are not there, and wait; the others serve the model. why: in words, with how many
+        serve it. refused: there is no memory for them: an alert until they are all there."""
+        watch = self._watches.get(model_id)
+        if watch is None:
+            return
+        is_news = not watch.why_short or refused > watch.is_refused
+        watch.why_short, watch.missing_processes = why, watch.missing_processes or 1
+        if refused:
+            watch.is_refused = True
+            self._alerts.raise_("no_memory", model_id, f"{model_id}: {why}")
+        if is_news:
+            self._judge(model_id, watch, report=True)
 
     def stays_short(self, model_id: str, why: str) -> None:
         """Some of several processes keep dying and are not started again; the others serve the model."""
@@ -357,7 +380,9 @@ class Health:
         if watch.busy_seconds >= rules.hang_seconds / 2:
             degraded.append(f"one model call has been running for {watch.busy_seconds:.0f} s")
         if watch.missing_processes:
-            degraded.append(f"{watch.missing_processes} of its processes died and is not there again yet")
+            degraded.append(
+                watch.why_short or f"{watch.missing_processes} of its processes died and is not there again yet"
+            )
         self._judge_rates(model_id, watch, rules, unhealthy, degraded)
         return unhealthy, degraded
 

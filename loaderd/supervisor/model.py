@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
+REFILL_SECONDS = 2.0  # until memory for one more process is asked for again
 DEATH_NEWS_SECONDS = 10.0  # in which lost requests are put down to a death
 _ROUTED = ("inputs", "outputs", "labels")  # what the door tells of a signature
 
@@ -37,10 +38,11 @@ class House(Protocol):
     """What a model needs of the daemon around it.
 
     admitted: waits for the model's framework to be imported (with forked=True), then for its turn and its memory, and
-    holds both for the length of the block; `tell` is called with what it waits for. Raises InsufficientMemory, and
+    holds both for the length of the block; `tell` is called with what it waits for; joins: for one process more of a
+    loaded model, for which no other model has to go. Raises InsufficientMemory, and
     ForkRefused when there is no zygote to fork from. start_process: raises ForkRefused when its framework's zygote
-    cannot make it; not with forked=False, which takes more memory. loaded, left, died, survived, stays_short, gave_up,
-    refused: what health and telemetry follow.
+    cannot make it; not with forked=False, which takes more memory. loaded, left, died, survived, is_short, stays_short,
+    gave_up, refused: what health and telemetry follow.
     """
 
     config: DaemonConfig
@@ -55,6 +57,7 @@ class House(Protocol):
         *,
         protected: frozenset[str],
         forked: bool,
+        joins: bool = False,
     ) -> AbstractAsyncContextManager[None]: ...
     async def start_process(self, spec: ModelSpec, on_phase: OnPhase, *, forked: bool) -> ModelProcess: ...
     async def publish_routes(self) -> None: ...
@@ -67,6 +70,7 @@ class House(Protocol):
     def left(self, model_id: str, counters: Mapping[str, Any]) -> None: ...
     def died(self, model_id: str, attempt: int, gave_up: bool) -> None: ...
     def survived(self, model_id: str) -> None: ...
+    def is_short(self, model_id: str, why: str, *, refused: bool) -> None: ...
     def stays_short(self, model_id: str, why: str) -> None: ...
     def gave_up(self, model_id: str, why: str) -> None: ...
     def refused(self, spec: ModelSpec, message: str) -> None: ...
@@ -350,6 +354,7 @@ class ManagedModel:
             "pss_bytes": self.runtime.pss_bytes,
             "gpu_bytes": self.runtime.gpu_bytes,
             "pids": self.crew.pids if self.crew else [],
+            "instances": self.crew.wanted if self.crew else 0,
             "forked": self.crew.first.forked if self.crew else None,
             "counters": self.crew.counters if self.crew else None,
             "recovering": self.recovering,
@@ -598,6 +603,7 @@ class ManagedModel:
         self._death = time.monotonic(), error.message
         log.error("%s", error.message)
         self.runtime = replace(self.runtime, pid=crew.first.child.pid)
+        self.observed_at = float("-inf")  # what is decided next is decided on what the others hold
         self._count_death(process)
         self._house.survived(self.model_id)
         self._house.push_routes()
@@ -620,8 +626,21 @@ class ManagedModel:
         return restart
 
     async def _refill(self, crew: Crew) -> None:
-        """Starts the processes that a crew lacks; gives up when they keep dying, and the model stays degraded."""
+        """Starts the processes that a crew lacks. Each is admitted like a load; while there is no room for it, the
+        others serve the model and it is tried again. Gives up when they keep dying, and the model stays degraded."""
         waited_for: Restart | None = None
+        forked, reason = self._house.config.use_zygotes, self.reason
+        told: set[tuple[str, bool]] = set()
+
+        def tell(waits_for: str, *, refused: bool = False) -> None:
+            if not self._is_served_by(crew):
+                return
+            self.reason = f"{crew.strength}; another one {waits_for}"
+            self._house.is_short(self.model_id, self.reason, refused=refused)
+            if (crew.strength, refused) not in told:  # not each time that it is tried in vain
+                told.add((crew.strength, refused))
+                self._report_state(None, is_no_move=True)
+
         while crew.missing and not self._house.stopping.is_set():
             _, restart = self._counted
             if restart is None:
@@ -631,34 +650,61 @@ class ManagedModel:
                     "unload it, then load it again."
                 )
                 log.error("%s", why)
+                self._tell_again(f"{crew.strength}; {why}")
                 self._house.stays_short(self.model_id, why)
                 return
             if restart is not waited_for:  # several that one attempt stands for come without another pause
                 waited_for = restart
                 await asyncio.sleep(restart.pause_seconds)
-            async with self._lock:
-                spec = self.spec
-                if self.crew is not crew or self.state is not ModelState.LOADED or spec is None:
-                    return
-                if not await self._add_process(crew, spec):
-                    self._count_attempt(0.0)
+            if not self._is_served_by(crew) or self.spec is None:
+                return
+            try:
+                # Not with the lock held: who loads or unloads the model does not wait for this memory.
+                async with (
+                    self._house.admitted(self.spec, tell, protected=frozenset(), forked=forked, joins=True),
+                    self._lock,
+                ):
+                    if not self._is_served_by(crew):
+                        return
+                    if not await self._add_process(crew, self.spec, forked=forked):
+                        self._count_attempt(0.0)
+                forked = self._house.config.use_zygotes
+                told.clear()
+            except ForkRefused as refusal:
+                forked = False  # takes more than it was admitted with, so it is admitted once more
+                tell(f"is started cold, which takes more memory: {refusal}")
+            except InsufficientMemory as error:
+                tell(f"waits for memory: {error.message}", refused=True)
+                await asyncio.sleep(REFILL_SECONDS)
+            except Exception:
+                log.exception("nothing could be decided on another process of %s", self.model_id)
+                self._count_attempt(0.0)
+        if not crew.missing and self.reason != reason and self._is_served_by(crew):
+            self._tell_again(crew.strength)
 
-    async def _add_process(self, crew: Crew, spec: ModelSpec) -> bool:
+    def _is_served_by(self, crew: Crew) -> bool:
+        return self.crew is crew and self.state is ModelState.LOADED
+
+    def _tell_again(self, reason: str) -> None:
+        """Says something else of the state that it is in."""
+        if reason != self.reason:
+            self.reason = reason
+            self._report_state(None, is_no_move=True)
+
+    async def _add_process(self, crew: Crew, spec: ModelSpec, *, forked: bool) -> bool:
         """One more process for a loaded model. False when it could not be started, which is logged; none is left of it
-        then, nor when the model's other processes are gone or another load's."""
+        then, nor when the model's other processes are gone or another load's. Raises ForkRefused."""
         process: ModelProcess | None = None
         try:
             async with asyncio.timeout(spec.timeout_seconds):
-                try:
-                    process = await self._house.start_process(spec, _no_phase, forked=self._house.config.use_zygotes)
-                except ForkRefused:
-                    process = await self._house.start_process(spec, _no_phase, forked=False)
+                process = await self._house.start_process(spec, _no_phase, forked=forked)
                 await asyncio.shield(process.ready)
-            if self.crew is crew and self.state is ModelState.LOADED:
+            if self._is_served_by(crew):
                 process.serves_since = time.monotonic()
                 crew.add(process)
                 self._watch(process)
-        except (LoaderdError, OSError, ForkRefused) as error:
+                self.observed_at = float("-inf")
+        except (LoaderdError, OSError) as error:
             log.error("a process of %s could not be started: %s", self.model_id, error)
             return False
         finally:

@@ -27,11 +27,13 @@ def record_change(version: ModelVersion, values: Mapping[str, Any], user: Any) -
 _OF_JOBS = {
     "asked": (ADDITION, "Asked for"),
     "cancelled": (CHANGE, "Cancelled"),
+    "retried": (CHANGE, "Retried, behind what was written"),
+    "begun anew": (CHANGE, "Begun anew"),
     "removed": (DELETION, "Removed, with its files"),
 }
 
 
 def record_of_job(job: Job, what: str, user: Any, source: str = "By the API") -> None:
-    """Leaves an entry. what: asked, cancelled or removed; before it is."""
+    """Leaves an entry. what: asked, cancelled, retried, begun anew or removed; before it is."""
     flag, told = _OF_JOBS[what]
     LogEntry.objects.log_actions(user.pk, [job], flag, change_message=f"{source}. {told}.", single_object=True)

@@ -5,6 +5,7 @@ from django.urls import path
 from modelhub.console import badges, following
 from modelhub.console.acknowledging import acknowledge_view
 from modelhub.console.admin.jobs import cancel_view as cancel_job
+from modelhub.console.admin.jobs import retry_view as retry_job
 from modelhub.console.dashboard.views import live as dashboard_live
 from modelhub.console.fragments import for_staff
 from modelhub.console.model_page import rows
@@ -33,6 +34,7 @@ urlpatterns = [
     path("live/operation/<uuid:pk>/cancel/", for_staff(following.cancel_view), name="operation-cancel"),
     path("alerts/<int:pk>/acknowledge/", for_staff(acknowledge_view), name="alert-acknowledge"),
     path("jobs/<uuid:pk>/cancel/", for_staff(cancel_job), name="job-cancel"),
+    path("jobs/<uuid:pk>/retry/", for_staff(retry_job), name="job-retry"),
     path("operations/<uuid:pk>/follow/", for_staff(following.follow), name="operation-follow"),
     path("operations/together/", for_staff(following.together), name="together"),
     path("live/operations/", for_staff(following.together_live), name="together-live"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import os
 import shutil
 import time
@@ -37,6 +38,11 @@ class JobFolder:
     @property
     def result(self) -> Path:
         return self.path / "result"
+
+    def input_digest(self) -> str:
+        """SHA-256 of the input, hexadecimal. Raises OSError."""
+        with self.input.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     def make(self) -> None:
         """Raises NotPrivate or OSError."""

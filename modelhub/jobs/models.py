@@ -22,6 +22,8 @@ class JobState(models.TextChoices):
 
 
 UNDER_WAY = ("queued", "running")
+RETRIABLE = ("failed", "cancelled")
+PREDICT = "registry.predict_modelversion"  # who may ask for a job
 
 
 class Job(models.Model):
@@ -39,6 +41,7 @@ class Job(models.Model):
     input_name = models.CharField(max_length=255, blank=True, help_text="The file's name as it was sent.")
     input_format = models.CharField(max_length=16)
     input_bytes = models.BigIntegerField(default=0)
+    input_digest = models.CharField(max_length=64, blank=True, help_text="SHA-256 of the file, hexadecimal.")
     output_format = models.CharField(max_length=16)
     options = models.JSONField(default=dict)
     created_at = models.DateTimeField(db_default=Now())
@@ -123,6 +126,11 @@ def may_read_result(user: Any, job: Job) -> bool:
 
 def may_cancel(user: Any, job: Job) -> bool:
     return job.owner_id == user.pk or bool(user.has_perm("jobs.change_job"))
+
+
+def may_retry(user: Any, job: Job) -> bool:
+    """As asking for it anew: who may predict, for one's own jobs or as who may change those of others."""
+    return may_cancel(user, job) and bool(user.has_perm(PREDICT))
 
 
 def may_remove(user: Any, job: Job) -> bool:

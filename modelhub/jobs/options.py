@@ -15,7 +15,7 @@ class Options:
     """columns: those that hold the input, in order; none: found by name. delimiter, header: of CSV. scores: those of a
     classifier as JSON in one column, as a column each, or not at all. prefix: before the names of the added columns.
     strict: the first row that cannot be predicted ends it. batch_rows: rows in one request at most; None: as many as
-    the model computes in a short while.
+    the model computes in a short while. guard_formulas: texts that a spreadsheet would run get a ' in a CSV result.
     """
 
     columns: tuple[str, ...] = ()
@@ -25,6 +25,7 @@ class Options:
     prefix: str = ""
     strict: bool = False
     batch_rows: int | None = None
+    guard_formulas: bool = True
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "columns": list(self.columns)}

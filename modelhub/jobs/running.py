@@ -42,6 +42,7 @@ PATIENCE_SECONDS = 5.0  # with a model that does not answer, before the next job
 AGAIN_SECONDS = 10.0
 LOOK_SECONDS = 5.0  # for jobs, beside the notifications
 AWAY_SECONDS = 1.0
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 COUNTED_ROWS = 20_000  # between two looks whether the job still stands
 
 logger = logging.getLogger(__name__)
@@ -116,6 +117,7 @@ class JobRun:
         self._job, self._stop = job, stop
         self._folder = JobFolder(job.pk)
         self._target = PartFile(self._folder.result)
+        self._model_digest = ""
         self._since = time.monotonic()  # what the row does not have of the seconds yet
 
     def run(self) -> None:
@@ -126,7 +128,7 @@ class JobRun:
             self._end(JobState.SUCCEEDED, rows_total=done.rows, result_bytes=self._folder.result.stat().st_size)
             logger.info("job %s has succeeded: %d rows, %d of them with an error", job.pk, done.rows, done.failed)
         except NotOurs:
-            self._target.remove()
+            self._let_go()
         except Stopped:
             self._left()
         except MustWait as waiting:
@@ -138,7 +140,7 @@ class JobRun:
                 self._fail(error)
         except OSError as error:
             if Job.objects.filter(pk=job.pk).exists():
-                self._fail(_of_disk(error))
+                self._fail(_of_disk(error), is_disk_full=error.errno in _FULL)
         except DatabaseError:
             raise
         except Exception as error:  # the others in the queue have nothing to do with it
@@ -149,6 +151,7 @@ class JobRun:
         job, options = self._job, Options.from_json(self._job.options)
         version = self._version()
         kept = Checkpoint.from_json(job.checkpoint) if job.checkpoint else None
+        self._model_digest = version.digest
         signature = pinning.signature_of(version, user=job.owner_name)
         if job.rows_total is None:
             self._count(source, options)
@@ -175,7 +178,10 @@ class JobRun:
             return version
         found = ModelVersion.objects.filter(model_id=job.model_id).first()
         if found is None:
-            raise _Gone(f"{job.model_id}, which the job began with, is not registered any more; send the file again.")
+            raise _Gone(
+                f"{job.model_id}, which the job began with, is not registered any more; retry it from the start to ask "
+                "the version that is meant now."
+            )
         return found
 
     def _count(self, source: BinaryIO, options: Options) -> None:
@@ -192,7 +198,7 @@ class JobRun:
 
     def _save(self, checkpoint: Checkpoint) -> None:
         values: dict[str, Any] = {
-            "checkpoint": checkpoint.to_json(),
+            "checkpoint": {**checkpoint.to_json(), "of": checkpoint.of or {"model_digest": self._model_digest}},
             "rows_done": checkpoint.rows,
             "rows_failed": checkpoint.failed,
         }
@@ -230,9 +236,11 @@ class JobRun:
         again_at = now + timedelta(seconds=AGAIN_SECONDS)
         self._ended(state=JobState.QUEUED, problem=error.message, waiting_since=since, not_before=again_at)
 
-    def _fail(self, error: LoaderdError) -> None:
+    def _fail(self, error: LoaderdError, *, is_disk_full: bool = False) -> None:
+        """What is written stays, to be gone on with; where the disk is full, its room is given back."""
         logger.warning("job %s has failed: %s", self._job.pk, error.message)
-        if self._end(JobState.FAILED, error=error.to_message()):
+        forgotten = {"checkpoint": None, "rows_done": 0, "rows_failed": 0} if is_disk_full else {}
+        if self._end(JobState.FAILED, error=error.to_message(), **forgotten) and not self._job.rows_done:
             self._target.remove()
 
     def _end(self, state: Any, **values: Any) -> bool:
@@ -243,11 +251,16 @@ class JobRun:
         try:
             self._update(**values)
         except NotOurs:  # cancelled or removed at the last moment
-            self._target.remove()
-            self._folder.result.unlink(missing_ok=True)
+            self._let_go()
         except Stopped:
             return False
         return True
+
+    def _let_go(self) -> None:
+        """What a cancelled job has written is kept for who goes on with it; a removed one leaves nothing."""
+        if not Job.objects.filter(pk=self._job.pk).exists():
+            self._target.remove()
+            self._folder.result.unlink(missing_ok=True)
 
 
 class NotOurs(Stopped):
@@ -286,6 +299,8 @@ def _lost(job: Job) -> dict[str, Any]:
 
 
 def _of_disk(error: OSError) -> LoaderdError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return LoaderdError("The disk of the state folder is full; make room there, then send the file again.")
+    if error.errno in _FULL:
+        return LoaderdError(
+            "The disk of the state folder is full, so what was written was removed; make room there, then retry."
+        )
     return LoaderdError(f"The job's files cannot be read or written: {error}; look at the disk of the state folder.")

@@ -30,6 +30,14 @@ def require_place(user: Any) -> None:
         )
 
 
+def require_fit(folder: JobFolder, model: str, version: str, input_format: str, options: Options) -> None:
+    """What can be said at once of the folder's input. Raises UnknownModel or FileRefused."""
+    found = pinned(model, version)
+    with folder.input.open("rb") as source:
+        if found.signature is not None:
+            Plan(source, input_format, found.signature, options).begun(found.model_id)
+
+
 def submit(
     folder: JobFolder,
     *,
@@ -45,10 +53,7 @@ def submit(
 
     Raises UnknownModel, FileRefused or Overloaded; the folder is the caller's to remove then.
     """
-    found = pinned(model, version)
-    with folder.input.open("rb") as source:
-        if found.signature is not None:
-            Plan(source, input_format, found.signature, options).begun(found.model_id)
+    require_fit(folder, model, version, input_format, options)
     require_place(user)
     with transaction.atomic():
         job = Job.objects.create(
@@ -60,6 +65,7 @@ def submit(
             input_name=shown_name(input_name),
             input_format=input_format,
             input_bytes=folder.input.stat().st_size,
+            input_digest=folder.input_digest(),
             output_format=output_format,
             options=options.to_json(),
         )
@@ -75,7 +81,10 @@ def shown_name(name: str) -> str:
 
 
 def cancel(job: Job) -> Job:
-    """The job as it stands then. The runner sees it at its next look. Raises StateForbids when it is over."""
+    """The job as it stands then; what it has written is kept for `retrying`. The runner sees it at its next look.
+
+    Raises StateForbids when it is over.
+    """
     now = timezone.now()
     changed = Job.objects.filter(pk=job.pk, state__in=UNDER_WAY).update(
         state=JobState.CANCELLED, finished_at=now, problem="", not_before=None

@@ -106,7 +106,7 @@ class Batch:
                 self.events.append(report)
                 if isinstance(report, OperationEnded):
                     self.progress.pop(report.operation_id, None)
-                elif isinstance(report, StateReport):
+                elif isinstance(report, StateReport) and not report.is_no_move:
                     # What a check found before a move is not true after it.
                     self.health.pop(report.model_id, None)
                     counted = self.usage.get(report.model_id)

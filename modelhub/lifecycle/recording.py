@@ -68,7 +68,7 @@ def record_states(reports: Sequence[StateReport], unwished: set[int] | None = No
         asked = operations.get(report.operation_id or "")
         if report.ends_wish:
             unwished.add(version.pk)
-        if version.status == report.state and report.state in _TOLD_AGAIN:
+        if version.status == report.state and (report.state in _TOLD_AGAIN or report.is_no_move):
             _tell_more(version, report)
             continue
         changes.append(_move(version, report, asked, device))

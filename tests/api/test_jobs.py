@@ -110,6 +110,17 @@ def test_formats_and_options(as_: As, version: ModelVersion, model: Model) -> No
     assert rows[0] == {"id": 1, "body": "a", "my_label": wanted["label"], "my_score": wanted["score"]}
 
 
+def test_what_a_spreadsheet_would_run_is_guarded_unless_told_not_to(
+    as_: As, version: ModelVersion, model: Model
+) -> None:
+    api = as_("operator")
+    for fields, wanted in (({}, "'@SUM(1),"), ({"guard_formulas": "false"}, "@SUM(1),")):
+        job = ask(api, b"text\n@SUM(1)\n", **fields).json()
+        run_all()
+        result = content_of(api.get(f"/api/jobs/{job['id']}/result")).decode()
+        assert result.splitlines()[1].startswith(wanted)
+
+
 @pytest.mark.parametrize(
     ("data", "name", "fields", "wanted", "sentence"),
     [
@@ -246,6 +257,65 @@ def test_cancelling_and_removing_leave_entries(as_: As, version: ModelVersion) -
         (2, "By the API. Cancelled."),
         (3, "By the API. Removed, with its files."),
     ]
+
+
+class TestRetrying:
+    @pytest.fixture
+    def stopped(self, as_: As, version: ModelVersion, model: Model) -> Any:
+        """Failed behind its first two rows."""
+        data = b"text\none\ntwo\nrefuse me\nfour\n"
+        job = ask(as_("operator"), data, strict="true").json()
+        run_all()
+        job = as_("operator").get(f"/api/jobs/{job['id']}/").json()
+        assert (job["state"], job["rows_done"], job["error"]["code"]) == ("failed", 2, "row_refused")
+        model.refused = ""
+        return job
+
+    def test_it_goes_on_behind_what_is_written(self, as_: As, stopped: Any, model: Model) -> None:
+        api = as_("operator")
+        model.asked.clear()
+        answer = api.post(f"/api/jobs/{stopped['id']}/retry")
+        assert answer.status_code == 202
+        job = answer.json()
+        assert (job["state"], job["rows_done"], job["error"], job["finished_at"]) == ("queued", 2, None, None)
+        run_all()
+        done = api.get(f"/api/jobs/{job['id']}/").json()
+        assert (done["state"], done["rows_done"]) == ("succeeded", 4)
+        assert sum(model.asked) == 2
+        lines = content_of(api.get(done["result"])).decode().splitlines()
+        assert [line.split(",")[0] for line in lines] == ["text", "one", "two", "refuse me", "four"]
+        assert told(api.post(f"/api/jobs/{job['id']}/retry"))[:2] == (409, "state_forbids")
+        entries = LogEntry.objects.filter(object_id=job["id"], action_flag=2)
+        assert [one.get_change_message() for one in entries] == ["By the API. Retried, behind what was written."]
+
+    def test_why_not_is_said_and_anew_is_asked_for(self, as_: As, stopped: Any, model: Model) -> None:
+        api, address = as_("operator"), f"/api/jobs/{stopped['id']}/retry"
+        (jobs_dir() / stopped["id"] / "input").write_bytes(b"text\nother\n")
+        answer = api.post(address)
+        assert told(answer)[:2] == (409, "job_cannot_go_on")
+        assert "its file is not the one that was sent" in told(answer)[2]
+        assert told(api.post(address, {"from_start": "yes"}, format="json"))[:2] == (400, "invalid_input")
+        assert told(api.post(address, {"anew": True}, format="json"))[:2] == (400, "invalid_input")
+        answer = api.post(address, {"from_start": True}, format="json")
+        assert (answer.status_code, answer.json()["rows_done"]) == (202, 0)
+        run_all()
+        assert api.get(f"/api/jobs/{stopped['id']}/").json()["rows_done"] == 1
+        entry = LogEntry.objects.filter(object_id=stopped["id"], action_flag=2).get()
+        assert entry.get_change_message() == "By the API. Begun anew."
+
+    def test_who_may(self, as_: As, stopped: Any) -> None:
+        def of(name: str, *permissions: str) -> int:
+            user = User.objects.create_user(name)
+            user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
+            api = APIClient()
+            api.force_authenticate(user)
+            return int(api.post(f"/api/jobs/{stopped['id']}/retry").status_code)
+
+        assert of("a", "predict_modelversion") == 404, "it is another's"
+        assert of("b", "predict_modelversion", "view_job") == 403
+        assert of("c", "change_job", "view_job") == 403, "retrying is predicting"
+        assert of("d", "predict_modelversion", "view_job", "change_job") == 202
+        assert Job.objects.get().owner_name == "operator"
 
 
 @pytest.mark.parametrize(

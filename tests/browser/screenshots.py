@@ -1,20 +1,25 @@
 """`make screenshots`: pictures of every page in docs/screenshots, light, dark and on a phone, of a real product.
 
 The product has models of three frameworks under traffic, a failed load, an alert, and a model with a name of 80
-characters. Further pictures are of an empty product, and of one with 40 loaded models.
+characters. Further pictures are of an empty product, of jobs in every state, and of 40 loaded models.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import csv
+import io
+import json
 import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import httpx
 from playwright.sync_api import Browser, Page, sync_playwright
 from playwright.sync_api import TimeoutError as TookTooLong
 
@@ -28,6 +33,7 @@ from tests.deadline import wait_until
 from tests.stack import PROJECT_DIR, Stack
 from tests.traffic import Traffic, text_request
 
+JOBS = next(place for place in LISTS if place.name == "jobs")
 FOLDER = PROJECT_DIR / "docs" / "screenshots"
 LOOKS = {"light": {}, "dark": {"dark": True}, "phone": {"phone": True}}
 # Small files: they are looked at as a whole, and there are many.
@@ -135,10 +141,63 @@ def of_a_busy_house(camera: Camera) -> None:
 
 def _pages(camera: Camera) -> None:
     for place in (DASHBOARD, *LISTS, *ENTRIES):
-        if place.name == "model":
-            continue  # each of its tabs gets a picture
+        if place.name in ("model", "jobs"):
+            continue  # each of its tabs, and of what jobs can come to, gets a picture
         camera.take(place.name, lambda page, place=place: go(page, place))
     camera.take("menu", _menu, ("phone",))
+
+
+def of_jobs(camera: Camera) -> None:
+    stack = camera.stack
+    camera.take("empty-jobs", lambda page: go(page, JOBS))
+    with stack.api() as api:
+        assert api.post(f"/api/models/{store.OLD}/load").status_code == 200
+        made = {
+            "succeeded": _job(api, "mails.csv", _mails(3000)),
+            "failed": _job(api, "mails-of-may.jsonl", _mails(800, "jsonl") + b"no JSON\n", strict="true"),
+            "long-name": _job(api, f"{'every-mail-since-the-beginning-of-time-' * 4}.csv", _mails(1200) + b"1,2,3\n"),
+            "cancelled": _job(api, "archive.csv", _mails(60_000), batch_size="2"),
+        }
+        _until(api, made["cancelled"], lambda job: job["rows_done"] > 2000)
+        assert api.post(f"/api/jobs/{made['cancelled']}/cancel").status_code == 200
+        made["waiting"] = _job(api, "topics.csv", _mails(500), model="topic-sklearn-v1.0")
+        _until(api, made["waiting"], lambda job: job["problem"])
+        made["running"] = _job(api, "inbox.csv", _mails(200_000), batch_size="2")
+        _until(api, made["running"], lambda job: job["rows_done"] > 4000)
+        camera.take("jobs", lambda page: go(page, JOBS))
+        for name, job_id in made.items():
+            camera.take(f"job-{name}", lambda page, job_id=job_id: page.goto(f"{JOBS.path}{job_id}/change/"))
+        camera.take("dialog-retry", lambda page: _job_dialog(page, made["cancelled"], "Retry"))
+        camera.take("dialog-cancel-job", lambda page: _job_dialog(page, made["running"], "Cancel"))
+        assert api.delete(f"/api/jobs/{made['running']}").status_code == 204
+
+
+def _mails(rows: int, kind: str = "csv") -> bytes:
+    mails = [
+        json.loads(line)["text"] for line in (PROJECT_DIR / "samples/corpus/emails.jsonl").read_text().splitlines()
+    ]
+    texts = (f"{mails[number % len(mails)]} ({number})" for number in range(rows))
+    if kind == "jsonl":
+        return b"".join(json.dumps({"text": text}).encode() + b"\n" for text in texts)
+    written = io.StringIO(newline="")
+    csv.writer(written).writerows([("id", "text"), *enumerate(texts)])
+    return written.getvalue().encode()
+
+
+def _job(api: httpx.Client, name: str, data: bytes, **fields: str) -> str:
+    answer = api.post("/api/jobs/", files={"file": (name, data)}, data={"model": store.LINEAGE, **fields})
+    assert answer.status_code == 202, answer.text
+    return str(answer.json()["id"])
+
+
+def _until(api: httpx.Client, job_id: str, holds: Callable[[dict[str, Any]], object]) -> None:
+    wait_until(lambda: bool(holds(api.get(f"/api/jobs/{job_id}").json())), 120, f"job {job_id} is as it should be")
+
+
+def _job_dialog(page: Page, job_id: str, link: str) -> None:
+    page.goto(f"{JOBS.path}{job_id}/change/")
+    page.get_by_role("main").get_by_role("link", name=link, exact=True).click()
+    page.get_by_role("dialog").wait_for()
 
 
 def of_a_crowd(camera: Camera) -> None:
@@ -185,7 +244,7 @@ def _menu(page: Page) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="nothing,busy,crowd", help="Products, comma-separated.")
+    parser.add_argument("--only", default="nothing,busy,jobs,crowd", help="Products, comma-separated.")
     parser.add_argument("--samples", type=Path, help="A store with the sample models; made when it is not named.")
     options = parser.parse_args()
     FOLDER.mkdir(parents=True, exist_ok=True)
@@ -211,6 +270,7 @@ def main() -> int:
         parts = {
             "nothing": (of_nothing, lambda target: None),
             "busy": (of_a_busy_house, busy),
+            "jobs": (of_jobs, busy),
             "crowd": (of_a_crowd, crowded),
         }
         for part in options.only.split(","):

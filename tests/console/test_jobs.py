@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
@@ -13,7 +14,10 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
+from modelhub.jobs.checkpoint import Checkpoint
+from modelhub.jobs.folders import JobFolder
 from modelhub.jobs.models import Job, JobState
+from modelhub.jobs.results import PartFile
 from tests.console.conftest import MakeVersion
 
 pytestmark = pytest.mark.django_db
@@ -46,7 +50,7 @@ def running(make_version: MakeVersion) -> Job:
 
 def test_the_list_tells_how_far_each_is(admin: Client, running: Job) -> None:
     shown = admin.get(LIST).content.decode()
-    for told in ("mails.csv by sentiment-v1", "25.0%", "1,000 of 4,000, 3 with an error", ">500<", "running"):
+    for told in ("mails.csv", "sentiment-v1", "1,000 of 4,000 (25.0%)</span>, 3 with an error", "Asked by", "running"):
         assert told in shown, told
 
 
@@ -71,7 +75,8 @@ def test_a_page_of_a_running_job_is_live_and_offers_to_cancel(admin: Client, run
     shown = page(admin, running)
     assert 'hx-trigger="every 2s' in shown
     assert 'value="25.0"' in shown
-    assert "6.00 s left" in shown
+    assert "about 6 s left" in shown
+    assert "1,000 of 4,000</span> rows (25.0%), 3 with an error; 500 a second" in shown
     assert reverse("console:job-cancel", args=[running.pk]) in shown
     assert "Download" not in shown
     assert "sentiment-v1" in shown
@@ -94,11 +99,125 @@ def test_why_it_failed_or_waits_is_told(admin: Client) -> None:
     assert "Line 3 is &lt;odd&gt;." in admin.get(LIST).content.decode()
 
 
+def test_hardly_all_is_not_all(admin: Client, running: Job) -> None:
+    Job.objects.update(rows_done=3999, state=JobState.FAILED, error={"code": "x", "message": "no"})
+    assert "3,999 of 4,000 (99.9%)" in admin.get(LIST).content.decode()
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({}, "input found by name; delimiter comma"),
+        ({"columns": ["a", "b"], "delimiter": "\t", "header": False}, "input in a, b; delimiter tabulator; no header"),
+        (
+            {"scores": "none", "prefix": "p_", "strict": True, "batch_rows": 1000, "guard_formulas": False},
+            "without scores; prefix p_; ends at the first wrong row; at most 1,000 rows a request; formulas unguarded",
+        ),
+    ],
+)
+def test_its_options_are_told_in_words(admin: Client, options: dict[str, object], told: str) -> None:
+    assert told in page(admin, make(options=options))
+
+
+class TestWhatNext:
+    def test_a_model_that_is_waited_for_can_be_loaded_from_here(
+        self, admin: Client, viewer: Client, make_version: MakeVersion
+    ) -> None:
+        version = make_version("sentiment-v1", status="unloaded")
+        job = make(version=version, model_id="sentiment-v1", problem="sentiment-v1 is unloaded; load it.")
+        load = reverse("admin:registry_modelversion_load", args=[version.pk])
+        shown = page(admin, job)
+        assert "No row is predicted yet." in shown
+        assert "goes on by itself as soon as the model answers" in shown
+        assert f'data-mh-dialog="{load}"' in shown
+        assert load not in page(viewer, job)
+        version.status = "loaded"
+        version.save()
+        assert load not in page(admin, job)
+
+    @pytest.mark.parametrize(
+        ("code", "rows", "told"),
+        [
+            ("file_refused", 0, "Correct the file and send it again"),
+            ("row_refused", 1000, "Send the file without that row"),
+            ("model_not_loaded", 1000, "Load the model, then retry: it goes on behind row 1,000."),
+            ("internal_error", 0, "Retry begins with the first row."),
+        ],
+    )
+    def test_after_a_failure(self, admin: Client, running: Job, code: str, rows: int, told: str) -> None:
+        Job.objects.update(
+            state=JobState.FAILED, rows_done=rows, rows_failed=0, error={"code": code, "message": "It failed."}
+        )
+        shown = page(admin, running)
+        assert told in shown
+        assert reverse("console:job-retry", args=[running.pk]) in shown
+
+
+class TestRetrying:
+    @pytest.fixture
+    def folder(self, running: Job) -> Iterator[JobFolder]:
+        folder = JobFolder(running.pk)
+        folder.make()
+        folder.input.write_text("text\n" + "a\n" * 4000)
+        PartFile(folder.result).part.write_text("text,label,error\n")
+        checkpoint = Checkpoint("sentiment-v1", offset=2005, line=1002, written=17, rows=1000, failed=3)
+        Job.objects.update(
+            state=JobState.CANCELLED, finished_at=timezone.now(), checkpoint=checkpoint.to_json(),
+            input_bytes=folder.input.stat().st_size, input_digest=folder.input_digest(),
+        )  # fmt: skip
+        yield folder
+        folder.remove()
+
+    def test_the_dialog_says_where_it_goes_on_and_does_it(self, admin: Client, running: Job, folder: JobFolder) -> None:
+        address = reverse("console:job-retry", args=[running.pk])
+        assert f'data-mh-dialog="{address}"' in page(admin, running)
+        asked = admin.get(address, headers={"HX-Request": "true"}).content.decode()
+        assert "It goes on behind row 1,000; what is written stays." in asked
+        answer = admin.post(address, headers={"HX-Request": "true"})
+        assert answer.status_code == 200
+        assert "Queued again: it goes on behind row 1,000." in answer.content.decode()
+        running.refresh_from_db()
+        assert (running.state, running.rows_done) == (JobState.QUEUED, 1000)
+        entry = LogEntry.objects.get()
+        assert entry.get_change_message() == "In the admin. Retried, behind what was written."
+
+    def test_what_cannot_go_on_leads_to_beginning_anew(self, admin: Client, running: Job, folder: JobFolder) -> None:
+        address = reverse("console:job-retry", args=[running.pk])
+        folder.input.write_text("text\nb\n")
+        asked = admin.get(address, headers={"HX-Request": "true"}).content.decode()
+        assert "It cannot go on where it stopped: its file is not the one that was sent." in asked
+        assert f'data-mh-dialog="{address}?from_start=1"' in asked
+        assert admin.post(address, headers={"HX-Request": "true"}).status_code == 409
+        Job.objects.update(model_name="sentiment-v1")
+        anew = admin.get(f"{address}?from_start=1", headers={"HX-Request": "true"}).content.decode()
+        assert "1,000 rows that are written are thrown away." in anew
+        assert admin.post(f"{address}?from_start=1", headers={"HX-Request": "true"}).status_code == 200
+        running.refresh_from_db()
+        assert (running.state, running.rows_done, running.checkpoint) == (JobState.QUEUED, 0, None)
+        assert LogEntry.objects.get().get_change_message() == "In the admin. Begun anew."
+
+    def test_what_is_not_over_is_not_retried(self, admin: Client, running: Job) -> None:
+        address = reverse("console:job-retry", args=[running.pk])
+        assert address not in page(admin, running)
+        assert "there is nothing to retry" in admin.get(address, headers={"HX-Request": "true"}).content.decode()
+        assert admin.post(address, headers={"HX-Request": "true"}).status_code == 409
+
+    def test_who_may_not_is_told_so(self, viewer: Client, operator: Client, running: Job, folder: JobFolder) -> None:
+        address = reverse("console:job-retry", args=[running.pk])
+        for client in (viewer, operator):
+            assert client.post(address, headers={"HX-Request": "true"}).status_code == 403
+        assert address not in page(viewer, running)
+        Job.objects.update(owner=User.objects.get(username="vera"))
+        assert viewer.post(address, headers={"HX-Request": "true"}).status_code == 403, "one may not predict any more"
+        Job.objects.update(owner=User.objects.get(username="olaf"))
+        assert operator.post(address, headers={"HX-Request": "true"}).status_code == 200
+
+
 class TestCancelling:
     def test_the_dialog_says_what_is_lost_and_does_it(self, admin: Client, running: Job) -> None:
         address = reverse("console:job-cancel", args=[running.pk])
         asked = admin.get(address, headers={"HX-Request": "true"}).content.decode()
-        assert "1,000 rows are predicted; they are thrown away." in asked
+        assert "1,000 rows are predicted; they are kept, and Retry goes on behind them." in asked
         answer = admin.post(address, headers={"HX-Request": "true"})
         assert answer.status_code == 200
         assert "Cancelled: mails.csv by sentiment-v1." in answer.content.decode()

@@ -108,6 +108,25 @@ def test_a_job_whose_runner_is_killed_has_every_row_once(
     assert not (stack.state_dir / "jobs" / job_id).exists()
 
 
+def test_a_cancelled_job_is_retried_behind_what_is_written(
+    stack: Stack, api: httpx.Client, loaded: str, texts: list[str], data: bytes
+) -> None:
+    asked = api.post("/api/jobs/", files={"file": ("mails.csv", data)}, data={"model": MODEL, "batch_size": "2"})
+    job_id = asked.json()["id"]
+    wait_until(lambda: int(of_job(api, job_id)["rows_done"]) > 100, 60, "the job is under way")  # type: ignore[call-overload]
+    assert api.post(f"/api/jobs/{job_id}/cancel").status_code == 200
+    wait_until(lambda: api.post(f"/api/jobs/{job_id}/retry").status_code == 202, 60, "the runner has left it")
+    again = of_job(api, job_id)
+    assert again["state"] in ("queued", "running")
+    assert int(again["rows_done"]) > 100  # type: ignore[call-overload]
+    wait_until(lambda: of_job(api, job_id)["state"] == "succeeded", 300, "the job ends")
+    rows = list(csv.DictReader(io.StringIO(api.get(f"/api/jobs/{job_id}/result").text, newline="")))
+    assert [row["id"] for row in rows] == [str(number) for number in range(ROWS)]
+    assert [row["text"] for row in rows] == texts
+    assert all(row["label"] and not row["error"] for row in rows)
+    assert api.delete(f"/api/jobs/{job_id}").status_code == 204
+
+
 def test_a_model_that_is_unloaded_is_waited_for(stack: Stack, api: httpx.Client, loaded: str, data: bytes) -> None:
     assert api.post(f"/api/models/{MODEL}/unload").status_code == 200
     job_id = api.post("/api/jobs/", files={"file": ("m.csv", data)}, data={"model": MODEL}).json()["id"]

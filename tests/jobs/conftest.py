@@ -40,12 +40,14 @@ def answer_to(item: Any) -> dict[str, Any]:
 
 
 class Model:
-    """errors: raised one after another, before anything is answered. asked: the sizes of the requests."""
+    """errors: raised one after another, before anything is answered. asked: the sizes of the requests. refused: the
+    text that it takes for wrong."""
 
     def __init__(self) -> None:
         self.errors: list[LoaderdError] = []
         self.asked: list[int] = []
         self.headers: list[bool] = []
+        self.refused = REFUSED
         self.on_asked: Callable[[], None] = lambda: None
         self._lock = threading.Lock()
 
@@ -59,7 +61,7 @@ class Model:
             if self.errors:
                 raise self.errors.pop(0)
         for index, item in enumerate(inputs):
-            if item == REFUSED:
+            if item == self.refused:
                 raise InvalidInput(f"Item {index} is refused.")
         return {
             "model_id": model_id,

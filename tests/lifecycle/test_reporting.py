@@ -79,6 +79,20 @@ def tell(version: ModelVersion, tell: Tell) -> Tell:
     return tell
 
 
+def test_what_a_loaded_model_says_of_its_processes_is_its_reason_and_no_load(tell: Tell) -> None:
+    signature = {"inputs": [{"name": "text", "datatype": "BYTES", "shape": [-1]}]}
+    runtime = ModelRuntime(4711, NOW - 1, LoadPhase.SERVING, private_bytes=1000)
+    loaded = moved(ModelState.LOADED, digest="d" * 64, runtime=runtime, load_seconds=0.25, signature=signature)
+    short = "1 of 2 processes serve it; another one waits for memory"
+    told = moved(ModelState.LOADED, reason=short, runtime=runtime, at=NOW + 5, is_no_move=True)
+    tell(moved(ModelState.LOADING), loaded, told)
+    version = row()
+    assert (version.status, version.status_reason, version.phase) == ("loaded", short, "serving")
+    assert (version.load_count, version.last_load_seconds, version.signature) == (1, 0.25, signature)
+    assert version.observed_at == version.last_loaded_at + timedelta(seconds=5)
+    assert changes() == [("unloaded", "loading"), ("loading", "loaded")]
+
+
 def test_a_load_and_unload_leave_every_field_and_every_move(tell: Tell) -> None:
     runtime = ModelRuntime(4711, NOW - 1, LoadPhase.SERVING, private_bytes=1000, pss_bytes=1200, gpu_bytes=0)
     signature = {"inputs": [{"name": "text", "datatype": "BYTES", "shape": [-1]}]}

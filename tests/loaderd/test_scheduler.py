@@ -74,6 +74,18 @@ class TestARoomyMachine:
         assert "; nothing of 400 MiB is free: 200 MiB are kept for loaded models that held" in made.sentence
 
 
+class TestOneProcessMore:
+    def test_it_is_decided_on_with_what_the_model_holds(self) -> None:
+        held = snapshot(claim("new", 300, frees_bytes=200 * MIB), claim("a", 500))
+        made = plan(held, wish(450, joins=True))
+        assert made.decision == Decision.FITS
+        assert made.sentence == (
+            "new with another process needs 450 MiB (estimated); without all of it 500 MiB of 1000 MiB are free: it "
+            "fits."
+        )
+        assert plan(held, wish(550, joins=True, protected=frozenset({"a"}))).decision == Decision.REFUSED
+
+
 class TestEviction:
     def test_the_one_that_nobody_asks_for_goes(self) -> None:
         held = snapshot(

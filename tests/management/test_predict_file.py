@@ -71,6 +71,16 @@ def test_a_file_is_predicted_and_nothing_else_is_left(
     assert "m-v1: 200 rows." in capsys.readouterr().err
 
 
+def test_what_a_spreadsheet_would_run_is_guarded_unless_told_not_to(
+    version: ModelVersion, model: Model, source: Path
+) -> None:
+    source.write_text("text,low\n=1+1,-0.5\n")
+    for option, wanted in (((), "'=1+1,-0.5,"), (("--no-formula-guard",), "=1+1,-0.5,")):
+        target = source.with_name("out.csv")
+        predict(source, target, "--overwrite", *option)
+        assert target.read_text().splitlines()[1].startswith(wanted)
+
+
 def test_a_version_is_named(
     version: ModelVersion,
     model: Model,

@@ -46,6 +46,12 @@ class JobQuerySerializer(serializers.Serializer):
     model = serializers.CharField(required=False, help_text="As it was asked for, or the version's id.")
 
 
+class RetrySerializer(RequestSerializer):
+    from_start = serializers.BooleanField(
+        required=False, default=False, help_text="Throw away what is written, and choose the version anew."
+    )
+
+
 class SubmitSerializer(RequestSerializer):
     """A form, multipart/form-data."""
 
@@ -69,6 +75,10 @@ class SubmitSerializer(RequestSerializer):
     strict = NamedChoiceField(
         choices=FLAGS, required=False, default="false", help_text="The first row that cannot be predicted ends it."
     )
+    guard_formulas = NamedChoiceField(
+        choices=FLAGS, required=False, default="true",
+        help_text="In a CSV result a ' before texts that a spreadsheet would run.",
+    )  # fmt: skip
     batch_size = serializers.IntegerField(
         min_value=1, max_value=MAX_BATCH_ROWS, required=False, help_text="Rows in one request at most."
     )
@@ -95,4 +105,5 @@ class SubmitSerializer(RequestSerializer):
             prefix=given["prefix"],
             strict=given["strict"] == "true",
             batch_rows=given.get("batch_size"),
+            guard_formulas=given["guard_formulas"] == "true",
         )

@@ -23,15 +23,14 @@ from modelhub.api.auditing import record_of_job
 from modelhub.api.pagination import BareListPagination
 from modelhub.api.ranges import file_response
 from modelhub.api.schema import PAGE_HEADERS, errors
-from modelhub.api.serializers.jobs import JobQuerySerializer, JobSerializer, SubmitSerializer
+from modelhub.api.serializers.jobs import JobQuerySerializer, JobSerializer, RetrySerializer, SubmitSerializer
 from modelhub.api.views.strict import StrictViewSet, check_no_body
-from modelhub.jobs import submitting
+from modelhub.jobs import retrying, submitting
 from modelhub.jobs.folders import JobFolder
 from modelhub.jobs.formats import MEDIA_TYPES
-from modelhub.jobs.models import Job, JobState, may_cancel, may_read_result, may_remove
+from modelhub.jobs.models import PREDICT, Job, JobState, may_cancel, may_read_result, may_remove
 from modelhub.jobs.receiving import JobReceiver, check_length
 
-PREDICT = "registry.predict_modelversion"
 _FILE: dict[Any, Any] = {
     (200, "application/octet-stream"): OpenApiResponse(OpenApiTypes.BINARY, "The file, in its own type."),
     (206, "application/octet-stream"): OpenApiResponse(OpenApiTypes.BINARY, "The range that was asked for."),
@@ -64,7 +63,7 @@ class JobViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, StrictViewSet
     lookup_url_kwarg = "job_id"
     lookup_value_regex = "[0-9a-fA-F-]{36}"
     query_of_action = {"list": JobQuerySerializer}
-    permission_of_action = {"create": PREDICT}
+    permission_of_action = {"create": PREDICT, "retry": PREDICT}
     _receiver: JobReceiver | None = None
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
@@ -152,13 +151,30 @@ class JobViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, StrictViewSet
     )
     @action(detail=True, methods=["post"], serializer_class=serializers.Serializer)
     def cancel(self, request: Request, **kwargs: Any) -> Response:
-        """At once; the batch that is under way is not kept. 409 when it is over."""
+        """At once; the batch that is under way is not kept, what was written before is. 409 when it is over."""
         check_no_body(request)
         job = self.get_object()
         _require(may_cancel(request.user, job), "jobs.change_job")
         cancelled = submitting.cancel(job)
         record_of_job(cancelled, "cancelled", request.user)
         return Response(JobSerializer(cancelled).data)
+
+    @extend_schema(
+        summary="Go on with a job that failed or was cancelled",
+        request=RetrySerializer,
+        responses={202: JobSerializer, **errors(400, 403, 404, 409, 429)},
+    )
+    @action(detail=True, methods=["post"], serializer_class=RetrySerializer)
+    def retry(self, request: Request, **kwargs: Any) -> Response:
+        """Behind the rows that are written. 409 `job_cannot_go_on` says why it cannot; `from_start` begins anew."""
+        job = self.get_object()
+        _require(may_cancel(request.user, job), "jobs.change_job")
+        serializer = RetrySerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        anew = serializer.validated_data["from_start"]
+        retried = retrying.retry(job, request.user, from_start=anew)
+        record_of_job(retried, "begun anew" if anew else "retried", request.user)
+        return Response(JobSerializer(retried).data, status=status.HTTP_202_ACCEPTED)
 
     @extend_schema(
         summary="The result of a job that has succeeded",

@@ -41,7 +41,8 @@ class Question:
     verb: on the button that says yes. back: the page that it was asked on. effects: what it would do; without one
     that is possible there is no button. fields: a template of further fields, and what it shows. hidden: what the
     form sends along. left_out: how many more the command concerns, whose effects are not told. action: where the form
-    is posted ("": where it was asked for). is_grave: something ends by it that serves now.
+    is posted ("": where it was asked for). is_grave: something ends by it that serves now. no: on the button
+    that says no.
     """
 
     title: str
@@ -54,6 +55,7 @@ class Question:
     left_out: int = 0
     action: str = ""
     is_grave: bool = False
+    no: str = "Cancel"
     asks_reason: bool = True
 
     @property

@@ -1,4 +1,4 @@
-"""Jobs in the admin: how far each is, its result, and a dialog that cancels it."""
+"""Jobs in the admin: how far each is, its result, what next after a failure, and dialogs that cancel and retry it."""
 
 from __future__ import annotations
 
@@ -15,20 +15,30 @@ from django.utils.safestring import SafeString
 from django.views.decorators.http import require_http_methods
 from unfold.decorators import display
 
+from loaderd.errors import ModelNotLoaded
 from modelhub.api.auditing import record_of_job
 from modelhub.console.admin.confirming import Done, Outcome, Question, ask, carry_out, require
 from modelhub.console.admin.effects import Effect
-from modelhub.console.admin.read_only import NOTHING, Fact, ReadOnlyAdmin, because, model_link
+from modelhub.console.admin.read_only import NOTHING, Fact, ReadOnlyAdmin, model_link
+from modelhub.console.advice import Way
 from modelhub.console.templatetags.console import UNKNOWN, moment, percent, seconds, size, state
-from modelhub.console.templatetags.records import in_json
-from modelhub.jobs.models import Job, JobState, may_cancel, may_look, may_read_result
+from modelhub.console.templatetags.records import short
+from modelhub.jobs.formats import CSV, FileRefused
+from modelhub.jobs.models import RETRIABLE, Job, JobState, may_cancel, may_look, may_read_result, may_retry
+from modelhub.jobs.options import Options
+from modelhub.jobs.retrying import obstacle, retry
+from modelhub.jobs.scoring import RowRefused
 from modelhub.jobs.submitting import cancel
+from modelhub.lifecycle.permissions import LOAD
+from modelhub.registry.choices import Status
 from modelhub.registry.models import large_columns
+
+_DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tabulator", " ": "space", "|": "|"}
 
 
 @admin.register(Job)
 class JobAdmin(ReadOnlyAdmin):
-    list_display = ("what", "shown_state", "progress", "rows", "rate", "said", "owner_name", "asked", "took")
+    list_display = ("what", "shown_model", "shown_state", "rows", "said", "asker", "asked")
     list_filter = ("state", "created_at")
     search_fields = ("model_name", "model_id", "input_name", "owner_name")
     search_help_text = "Model, file, or user"
@@ -42,70 +52,139 @@ class JobAdmin(ReadOnlyAdmin):
         return str(record)
 
     def facts(self, record: Job) -> list[Fact]:
-        options = {name: value for name, value in record.options.items() if value not in (None, "", [], False)}
-        return [
+        is_running = record.state == JobState.RUNNING
+        result = record.output_format + (f", {size(record.result_bytes)}" if record.result_bytes is not None else "")
+        facts = [
             ("Model", model_link(record.version, record.model_id or record.model_name)),
             ("Asked for", f"{record.model_name} {record.version_asked}".strip()),
             ("File", f"{record.input_name or UNKNOWN}, {record.input_format}, {size(record.input_bytes)}"),
-            ("Result", f"{record.output_format}, {size(record.result_bytes)}"),
+            ("Result", result),
             ("Asked for by", record.owner_name),
             ("Asked for at", moment(record.created_at)),
             ("Begun", moment(record.started_at)),
-            ("Heard of", moment(record.heartbeat_at)),
-            ("Ended", moment(record.finished_at)),
-            ("Ran", seconds(record.seconds)),
-            ("How", in_json(options)),
+            ("Heard of", moment(record.heartbeat_at)) if is_running else ("Ended", moment(record.finished_at)),
+            ("Ran", seconds(record.seconds) if record.seconds else NOTHING),
+            ("How", how_told(record)),
             ("Id", format_html('<span class="mh-mono">{}</span>', record.pk)),
         ]
+        return [fact for fact in facts if fact[0] != "Ended" or record.is_ended]
 
     def shown(self, request: HttpRequest, record: Job) -> dict[str, Any]:
         has_result = record.state == JobState.SUCCEEDED and may_read_result(request.user, record)
         may_end = not record.is_ended and may_cancel(request.user, record)
-        left = record.remaining_seconds
+        may_begin = record.state in RETRIABLE and may_retry(request.user, record)
         return {
             "job": record,
-            "done": UNKNOWN if record.progress is None else percent(record.progress),
+            "done": share_done(record),
+            "rows": rows_told(record),
             "percent": 100 * (record.progress or 0.0),
-            "left": None if left is None else seconds(left),
+            "left": time_left(record.remaining_seconds),
+            "advice": advice(record),
+            "load_url": load_url(record, request.user),
+            "retry_url": reverse("console:job-retry", args=[record.pk]) if may_begin else None,
             "result_url": reverse("job-result", args=[record.pk]) if has_result else None,
             "cancel_url": reverse("console:job-cancel", args=[record.pk]) if may_end else None,
         }
 
-    @display(description="Job", ordering="model_name")
-    def what(self, job: Job) -> str:
-        return str(job)
+    @display(description="File", ordering="input_name")
+    def what(self, job: Job) -> SafeString:
+        return format_html('<span class="mh-named">{}</span>', short(job.input_name or "a file", 48))
+
+    @display(description="Model", ordering="model_id")
+    def shown_model(self, job: Job) -> SafeString:
+        return format_html('<span class="mh-named">{}</span>', short(job.model_id or job.model_name, 48))
 
     @display(description="State", ordering="state")
     def shown_state(self, job: Job) -> SafeString:
         return state(job.state)
 
-    @display(description="Done")
-    def progress(self, job: Job) -> SafeString:
-        share = job.progress
-        return NOTHING if share is None else format_html('<span class="mh-number">{}</span>', percent(share))
-
     @display(description="Rows", ordering="rows_done")
     def rows(self, job: Job) -> SafeString:
-        total = "" if job.rows_total is None else f" of {job.rows_total:,}"
+        if job.rows_total is None and not job.rows_done:
+            return NOTHING
+        is_part = job.state != JobState.SUCCEEDED and job.progress is not None
+        told = f"{rows_told(job)} ({share_done(job)})" if is_part else rows_told(job)
         failed = f", {job.rows_failed:,} with an error" if job.rows_failed else ""
-        return format_html('<span class="mh-number">{}</span>', f"{job.rows_done:,}{total}{failed}")
-
-    @display(description="Rows a second")
-    def rate(self, job: Job) -> SafeString:
-        found = job.rows_per_second
-        return NOTHING if found is None else format_html('<span class="mh-number">{}</span>', f"{found:,.0f}")
+        return format_html('<span><span class="mh-number">{}</span>{}</span>', told, failed)
 
     @display(description="What it says")
     def said(self, job: Job) -> SafeString:
-        return because((job.error or {}).get("message") or job.problem)
+        reason = (job.error or {}).get("message") or job.problem
+        return format_html('<span class="mh-named">{}</span>', short(reason)) if reason else NOTHING
+
+    @display(description="Asked by", ordering="owner_name")
+    def asker(self, job: Job) -> SafeString:
+        return short(job.owner_name, 30)
 
     @display(description="When", ordering="created_at")
     def asked(self, job: Job) -> SafeString:
         return moment(job.created_at)
 
-    @display(description="Ran", ordering="seconds")
-    def took(self, job: Job) -> SafeString:
-        return format_html('<span class="mh-number">{}</span>', seconds(job.seconds)) if job.seconds else NOTHING
+
+def rows_told(job: Job) -> str:
+    """ "1,000 of 4,000", or "1,000" while nobody has counted them."""
+    return f"{job.rows_done:,}" + ("" if job.rows_total is None else f" of {job.rows_total:,}")
+
+
+def share_done(job: Job) -> str:
+    """As percent, never 100 % before the last row is done; a dash while nobody has counted them."""
+    share = job.progress
+    if share is None:
+        return UNKNOWN
+    return percent(share if share >= 1 else min(share, 0.999))
+
+
+def time_left(left: float | None) -> str:
+    """In the unit that fits; "" when nobody knows."""
+    if left is None:
+        return ""
+    if left < 90:
+        return f"about {max(1, round(left))} s left"
+    return f"about {round(left / 60)} min left" if left < 5400 else f"about {left / 3600:.1f} h left"
+
+
+def how_told(job: Job) -> str:
+    """The options that matter for its formats, in words."""
+    options = Options.from_json(job.options)
+    told = [f"input in {', '.join(options.columns)}" if options.columns else "input found by name"]
+    if CSV in (job.input_format, job.output_format):
+        told.append(f"delimiter {_DELIMITERS.get(options.delimiter, options.delimiter)}")
+    if job.input_format == CSV and not options.header:
+        told.append("no header")
+    if options.scores != "json":
+        told.append({"columns": "a column for each score", "none": "without scores"}[options.scores])
+    told += [f"prefix {options.prefix}"] if options.prefix else []
+    told += ["ends at the first wrong row"] if options.strict else []
+    told += [f"at most {options.batch_rows:,} rows a request"] if options.batch_rows else []
+    told += ["formulas unguarded"] if job.output_format == CSV and not options.guard_formulas else []
+    return "; ".join(told)
+
+
+def advice(job: Job) -> str:
+    """What next: after a failure, after it was cancelled, while it waits; "" when nothing is to be done."""
+    code = (job.error or {}).get("code", "")
+    if job.state not in RETRIABLE:
+        return "Nothing is lost: it goes on by itself as soon as the model answers." if job.problem else ""
+    if code == FileRefused.code:
+        return "Correct the file and send it again; retrying the same one would end in the same way."
+    where = f"goes on behind row {job.rows_done:,}" if job.rows_done else "begins with the first row"
+    if code == RowRefused.code:
+        return (
+            "Send the file without that row, or without strict, which gives it an error and goes on. "
+            f"Retry {where}, and ends there again unless the model takes the row by then."
+        )
+    if code == ModelNotLoaded.code:
+        return f"Load the model, then retry: it {where}."
+    return f"Retry {where}."
+
+
+def load_url(job: Job, user: Any) -> str | None:
+    """Where the model is loaded that it waits for, for who may."""
+    version = job.version
+    is_wanted = job.problem or (job.error or {}).get("code") == ModelNotLoaded.code
+    if not is_wanted or version is None or version.status == Status.LOADED or not user.has_perm(LOAD):
+        return None
+    return reverse("admin:registry_modelversion_load", args=[version.pk])
 
 
 @require_http_methods(["GET", "POST"])
@@ -127,12 +206,62 @@ def _question(job: Job, back: str) -> Question:
     if job.is_ended:
         effect = Effect(str(job), f"It has {job.state}: there is nothing to cancel.", is_possible=False)
     else:
-        done = f"{job.rows_done:,} rows are predicted; they are thrown away." if job.rows_done else ""
-        effect = Effect(str(job), "It ends, and there will be no result. It cannot be gone on with.", done)
-    return Question("Cancel the job", "Cancel the job", back, [effect], is_grave=True, asks_reason=False)
+        done = (
+            f"{job.rows_done:,} rows are predicted; they are kept, and Retry goes on behind them."
+            if job.rows_done
+            else ""
+        )
+        effect = Effect(str(job), "It ends, and there is no result.", done)
+    return Question(
+        "Cancel the job", "Cancel the job", back, [effect], is_grave=True, no="Let it go on", asks_reason=False
+    )
 
 
 def _cancel(request: HttpRequest, job: Job) -> Outcome:
     cancelled = cancel(job)
     record_of_job(cancelled, "cancelled", request.user, "In the admin")
     return Done("Cancelled", f"Cancelled: {cancelled}.")
+
+
+@require_http_methods(["GET", "POST"])
+def retry_view(request: HttpRequest, pk: Any) -> HttpResponse:
+    """GET says what that means; POST does it. ?from_start=1: anew."""
+    job: Any = get_object_or_404(Job.objects, pk=pk)
+    is_permitted = may_look(request.user, job) and may_retry(request.user, job)
+    refused = require(request, is_permitted, "retry this job")
+    if refused is not None:
+        return refused
+    back = reverse("admin:jobs_job_change", args=[pk])
+    anew = request.GET.get("from_start") == "1"
+    question = partial(_retry_question, job, back, anew=anew)
+    if request.method != "POST":
+        return ask(request, admin.site, question())
+    return carry_out(request, admin.site, partial(_retry, request, job, anew=anew), question, back)
+
+
+def _retry_question(job: Job, back: str, *, anew: bool) -> Question:
+    address = reverse("console:job-retry", args=[job.pk])
+    verb = "Begin anew" if anew else "Retry"
+    if job.state not in RETRIABLE:
+        effect = Effect(str(job), f"It is {job.state}: there is nothing to retry.", is_possible=False)
+    elif anew:
+        lost = f"{job.rows_done:,} rows that are written are thrown away." if job.rows_done else ""
+        headline = "It begins with the first row, with the version that its name means then."
+        effect = Effect(str(job), headline, lost)
+    elif why := obstacle(job, reads_file=False):
+        way = Way("Begin anew", f"{address}?from_start=1")
+        told = f"It cannot go on where it stopped: {why}"
+        effect = Effect(str(job), told, is_possible=False, ways=(way,), tone="bad")
+    elif job.rows_done:
+        headline = f"It goes on behind row {job.rows_done:,}; what is written stays."
+        effect = Effect(str(job), headline, f"{job.model_id} answers the rest, as it did the rows before.")
+    else:
+        effect = Effect(str(job), "It begins with the first row: nothing is written yet.")
+    return Question(verb, verb, back, [effect], is_grave=anew and job.rows_done > 0, asks_reason=False)
+
+
+def _retry(request: HttpRequest, job: Job, *, anew: bool) -> Outcome:
+    retried = retry(job, request.user, from_start=anew)
+    record_of_job(retried, "begun anew" if anew else "retried", request.user, "In the admin")
+    where = f"it goes on behind row {retried.rows_done:,}" if retried.rows_done else "it begins with the first row"
+    return Done("Queued again", f"Queued again: {where}.")

@@ -44,7 +44,13 @@ def open_writer(target: Target, kind: str, reader: Reader, own: list[str], added
     is_new: False where the target holds rows already, and so what begins a file.
     """
     if kind == CSV:
-        return CsvWriter(target.write, [*own, *(column.name for column in added)], options.delimiter, is_new=is_new)
+        return CsvWriter(
+            target.write,
+            [*own, *(column.name for column in added)],
+            options.delimiter,
+            is_new=is_new,
+            guards=options.guard_formulas,
+        )
     if kind == JSONL:
         return JsonWriter(target.write)
     from modelhub.jobs.formats.parquet_rows import PartWriter
@@ -52,4 +58,4 @@ def open_writer(target: Target, kind: str, reader: Reader, own: list[str], added
     return PartWriter(target.write, reader, own, added, is_new=is_new)
 
 
-__all__ = ["FORMATS", "MEDIA_TYPES", "PARQUET", "FileRefused", "format_of", "open_reader", "open_writer"]
+__all__ = ["CSV", "FORMATS", "MEDIA_TYPES", "PARQUET", "FileRefused", "format_of", "open_reader", "open_writer"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
@@ -11,6 +12,8 @@ import orjson
 
 from modelhub.jobs.formats.rows import MAX_LINE_BYTES, FileRefused, Lines, Place, Row, size_of
 
+_FORMULA = re.compile("'*[=+@\\t\\r\\n\uff1d\uff0b\uff0d\uff20-]")
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _FATAL = ("unexpected end of data", "field larger than field limit")
 
 
@@ -101,22 +104,33 @@ def _listed(names: Sequence[str]) -> str:
 
 
 class CsvWriter:
-    """Lists and objects are written as JSON, nothing as an empty field."""
+    """Lists and objects are written as JSON, nothing as an empty field. guards: texts that a spreadsheet would take
+    for a formula get a ' before them; see `guarded`."""
 
-    def __init__(self, write: Callable[[bytes], None], columns: Sequence[str], delimiter: str, *, is_new: bool) -> None:
+    def __init__(
+        self,
+        write: Callable[[bytes], None],
+        columns: Sequence[str],
+        delimiter: str,
+        *,
+        is_new: bool,
+        guards: bool = True,
+    ) -> None:
         self._write = write
+        self._guards = guards
         self._columns = columns
         self._buffer = io.StringIO(newline="")
         self._writer = csv.writer(self._buffer, delimiter=delimiter, lineterminator="\n")
         if is_new:
-            self._writer.writerow(columns)
+            self._writer.writerow([guarded(name) for name in columns] if guards else columns)
             self._hand_on()
 
     def write(self, rows: Sequence[Row], added: Sequence[Mapping[str, Any]]) -> None:
         columns = self._columns
         for row, more in zip(rows, added, strict=True):
             values = {**row.fields, **more}
-            self._writer.writerow([_field(values.get(name)) for name in columns])
+            fields = [_field(values.get(name)) for name in columns]
+            self._writer.writerow([guarded(field) for field in fields] if self._guards else fields)
         self._hand_on()
 
     def flush(self) -> None:
@@ -126,6 +140,15 @@ class CsvWriter:
         self._write(self._buffer.getvalue().encode(errors="replace"))
         self._buffer.seek(0)
         self._buffer.truncate()
+
+
+def guarded(field: Any) -> Any:
+    """A text with a ' before it where a spreadsheet would run it: it begins with one of = + - @, their wide forms, a
+    tabulator or the end of a line, and is no number. One that has a ' there already gets another, so that taking
+    the first one away gives back what was there. Numbers stay numbers."""
+    if not isinstance(field, str) or not _FORMULA.match(field) or _NUMBER.fullmatch(field):
+        return field
+    return f"'{field}"
 
 
 def _field(value: Any) -> Any:

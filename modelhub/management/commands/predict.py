@@ -78,6 +78,7 @@ class Command(BaseCommand):
             prefix=options["prefix"],
             strict=options["strict"],
             batch_rows=options["batch_size"],
+            guard_formulas=not options["no_formula_guard"],
         )
         prediction = FilePrediction(
             options["file"], options["out"], options["input_format"], options["out_format"], how
@@ -112,6 +113,8 @@ def _add_file_arguments(files: Any) -> None:
     files.add_argument("--scores", choices=SCORES, default="json", help="A classifier's scores: one column or many.")
     files.add_argument("--prefix", default="", help="Before the names of the columns that are added.")
     files.add_argument("--strict", action="store_true", help="End at the first row that cannot be predicted.")
+    files.add_argument("--no-formula-guard", action="store_true",
+                       help="CSV: write texts as they are, also those that a spreadsheet would run.")  # fmt: skip
     files.add_argument("--resume", action="store_true", help="Go on with what an earlier run left.")
     files.add_argument("--overwrite", action="store_true", help="Replace a result that is there.")
     files.add_argument("--batch-size", type=_within(1, MAX_BATCH_ROWS), metavar="ROWS",

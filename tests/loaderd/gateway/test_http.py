@@ -541,6 +541,52 @@ def test_what_stands_behind_a_chunked_body_is_no_header() -> None:
     at_the_door(test)
 
 
+def test_a_header_in_several_lines_is_one_list_in_their_order() -> None:
+    async def test(house: House, door: Listener, connect: Any) -> None:
+        reader, writer = await connect()
+        writer.write(
+            b"GET /a HTTP/1.1\r\nhost: x\r\nTraceState: a=1\r\naccept-encoding: gzip\r\ntracestate: b=2,c=3\r\n"
+            b"cookie: k=1\r\ntracestate: d=4\r\naccept-encoding: zstd\r\ncookie: l=2\r\n\r\n"
+        )
+        assert (await answer(reader))[0] == 200
+        assert house.headers == [
+            {
+                b"host": b"x",
+                b"tracestate": b"a=1, b=2,c=3, d=4",
+                b"accept-encoding": b"gzip, zstd",
+                b"cookie": b"k=1; l=2",
+            }
+        ]
+
+    at_the_door(test)
+
+
+@pytest.mark.parametrize(
+    ("lines", "status", "said"),
+    [
+        (b"host: x\r\nhost: y\r\n", 400, "The header host may come once only."),
+        (b"authorization: Bearer a\r\nAuthorization: Bearer b\r\n", 400, "authorization may come once"),
+        (b"content-type: a/b\r\ncontent-type: c/d\r\n", 400, "content-type may come once"),
+        (b"x-modelhub-user: a\r\nx-modelhub-user: b\r\n", 400, "x-modelhub-user may come once"),
+        (b"content-length: 0\r\ncontent-length: 0\r\n", 400, "This is no HTTP request"),
+        (b"transfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n", 400, "This is no HTTP request"),
+        (b"a:\r\n" * 5000, 431, "lines of one header pass"),
+    ],
+    ids=["host", "authorization", "content type", "user", "length", "chunks", "very many lines"],
+)
+def test_what_may_come_once_is_refused_twice(lines: bytes, status: int, said: str) -> None:
+    async def test(house: House, door: Listener, connect: Any) -> None:
+        reader, writer = await connect()
+        writer.write(b"GET /a HTTP/1.1\r\n" + lines + b"\r\n")
+        found, headers, body = await answer(reader)
+        assert (found, headers[b"connection"]) == (status, b"close")
+        assert said in body.decode()
+        assert await reader.read() == b""
+        assert house.begun == []
+
+    at_the_door(test)
+
+
 def test_parts_for_a_client_that_knows_no_chunks_end_with_the_connection() -> None:
     async def test(house: House, door: Listener, connect: Any) -> None:
         reader, writer = await connect()

@@ -50,9 +50,12 @@ class Run:
         return str(choice["text"])
 
     def alone(self, prompt: Any = "", **wishes: Any) -> str:
-        """The text of one request that nobody is beside."""
+        """The text of one request that nobody is beside. Raises what it came to instead."""
         writing = self.start(prompt, **wishes)
-        return self.finish().text(writing)
+        self.finish()
+        if writing in self.errors:
+            raise self.errors[writing]
+        return self.text(writing)
 
     def streamed(self, writing: Writing, index: int = 0) -> str:
         """One of its texts, put together from the pieces."""

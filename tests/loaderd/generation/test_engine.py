@@ -9,6 +9,7 @@ import pytest
 
 from loaderd.errors import InvalidInput, Overloaded
 from loaderd.frameworks.base import LoadedModel
+from loaderd.generation import engine
 from tests.loaderd.generation.conftest import Load
 from tests.loaderd.generation.runs import Run
 from tests.loaderd.generation.writer import MAX_TOKENS, SUBJECTS
@@ -186,7 +187,7 @@ class TestEnds:
         run.finish()
         assert run.finals[writing]["usage"]["total_tokens"] == MAX_TOKENS
         with pytest.raises(InvalidInput, match=f"context is {MAX_TOKENS} tokens; the request has 120") as refused:
-            run.start(prompts=[prompt], max_tokens=MAX_TOKENS - tokens + 1)
+            run.alone(prompts=[prompt], max_tokens=MAX_TOKENS - tokens + 1)
         assert refused.value.facts == {"param": "max_tokens", "reason": "context_length_exceeded"}
 
     def test_a_prompt_that_cannot_fit_is_refused_unread(
@@ -197,6 +198,72 @@ class TestEnds:
             with pytest.raises(InvalidInput, match="the request has 500000") as refused:
                 run.generation.start(wishes)
             assert refused.value.facts["reason"] == "context_length_exceeded"
+
+
+class TestPrompts:
+    """They become tokens in the steps, and not where the request is taken."""
+
+    def test_none_is_read_before_the_first_step(self, model: Any, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        with monkeypatch.context() as away:
+            away.setattr(model.generation._vocabulary, "_backend", None)
+            writings = [run.start("Thank", max_tokens=2), run.start(messages=chat("Invoice"), max_tokens=2)]
+        assert run.generation.waiting == 2
+        assert run.generation.has_work
+        run.finish()
+        assert all(writing in run.finals for writing in writings)
+
+    def test_one_that_cannot_be_read_is_an_answer_and_the_others_are_written(
+        self, model: Any, run: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        vocabulary, read = model.generation._vocabulary, model.generation._vocabulary.tokens_of
+
+        def tokens_of(text: str) -> list[int]:
+            if text == "no memory":
+                raise MemoryError
+            if text == "panic":
+                raise BaseException("a panic of the tokenizer")
+            return list(read(text))
+
+        monkeypatch.setattr(vocabulary, "tokens_of", tokens_of)
+        writings = [run.start(prompt, max_tokens=3) for prompt in ("no memory", "Thank", "panic", "Die")]
+        run.finish()
+        assert [writing in run.finals for writing in writings] == [False, True, False, True]
+        assert isinstance(run.errors[writings[0]], Overloaded)
+        assert isinstance(run.errors[writings[2]], InvalidInput)
+        assert "BaseException: a panic of the tokenizer" in str(run.errors[writings[2]])
+
+    def test_a_step_reads_a_bounded_piece_and_those_that_are_written_go_on(
+        self, run: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(engine, "PIECE_CHARACTERS", 10)
+        first = run.start("Thank", max_tokens=20, stream=True, logit_bias={"0": -100})
+        run.step()
+        many = run.start(prompts=["Die", "Thank", "Please", "Friday"], max_tokens=2)
+        pieces = len(run.pieces[first])
+        run.step()
+        assert run.generation.waiting == 4, "8 of its characters, then 6"
+        assert len(run.pieces[first]) == pieces + 1
+        run.finish()
+        assert len(run.choices(many)) == 4
+        assert run.finals[many]["usage"]["prompt_tokens"] > 4
+
+    def test_one_that_is_cancelled_while_it_is_read_is_not_written(
+        self, model: Any, run: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        vocabulary, read = model.generation._vocabulary, model.generation._vocabulary.tokens_of
+        gone, unread, stays = (run.start(prompt, max_tokens=3) for prompt in ("Thank", "Please", "Die"))
+
+        def tokens_of(text: str) -> list[int]:
+            assert text != "Please", "nobody waits for it"
+            if text == "Thank":
+                run.generation.cancel(gone)
+                run.generation.cancel(unread)
+            return list(read(text))
+
+        monkeypatch.setattr(vocabulary, "tokens_of", tokens_of)
+        run.finish()
+        assert set(run.finals) == {stays}
+        assert run.errors == {}
 
 
 class TestStreams:
@@ -394,7 +461,7 @@ class TestRefusals:
     ) -> None:
         given = wishes if "messages" in wishes else {"prompts": ["Thank"], **wishes}
         with pytest.raises(InvalidInput, match=word) as refused:
-            run.generation.start(given)
+            run.alone(**given)
         assert refused.value.facts["param"] == param
         assert not run.generation.has_work
 
@@ -402,7 +469,7 @@ class TestRefusals:
         model = load_writer(chat=False)
         assert model.generation is not None
         with pytest.raises(InvalidInput, match=r"no chat template.*/v1/completions"):
-            model.generation.start({"messages": chat("Invoice")})
+            Run(model.generation).alone(messages=chat("Invoice"))
 
     def test_a_model_that_does_not_generate_has_no_generation(self, tmp_path: Any) -> None:
         from tests.contract import cases

@@ -91,6 +91,74 @@ def test_the_last_one_that_dies_is_a_crash(crew: RunningDaemon) -> None:
     assert not set(after) & set(pids)
 
 
+MIB = 2**20
+
+
+def test_one_for_which_there_is_no_room_waits_and_nobody_goes_for_it(
+    start_serving: Callable[..., RunningDaemon], toy: Toy
+) -> None:
+    daemon = start_serving(
+        rules={"max_memory_bytes": 410 * MIB, "max_memory_percent": 100.0},
+    )
+    assert daemon.load(replace(toy(megabytes=60, peak_mib=200), instances=2))["error"] is None
+    assert daemon.load(toy("other", megabytes=150))["error"] is None
+    left, killed = daemon.model("toy-v1")["pids"]
+    os.kill(killed, signal.SIGKILL)
+    daemon.wait(lambda: "waits for memory" in daemon.model("toy-v1")["reason"])
+    told = daemon.model("toy-v1")
+    assert (told["state"], told["pids"], told["instances"]) == ("loaded", [left], 2)
+    assert told["reason"].startswith(
+        "1 of 2 processes serve it; another one waits for memory: toy-v1 with another process needs "
+    )
+    assert "other" in told["reason"]
+    daemon.wait(lambda: daemon.model("toy-v1")["health"]["status"] == "degraded")
+    assert daemon.model("toy-v1")["health"]["reason"].startswith("1 of 2 processes serve it; another one waits")
+    daemon.wait(lambda: daemon.of_kind("AlertReport", key="no_memory:toy-v1", is_open=True))
+    assert answering(daemon) == {left}
+    assert daemon.states("other") == ["loading", "loaded"]
+    assert daemon.load(toy("small", megabytes=1))["error"] is None, "it holds up no other load"
+    assert daemon.unload("small")["error"] is None
+    assert daemon.unload("other")["error"] is None
+    daemon.wait(lambda: len(daemon.model("toy-v1")["pids"]) == 2)
+    daemon.wait(lambda: daemon.model("toy-v1")["reason"] == "2 of 2 processes serve it")
+    daemon.wait(lambda: daemon.of_kind("AlertReport", key="no_memory:toy-v1", is_open=False))
+    daemon.wait(lambda: daemon.model("toy-v1")["health"]["status"] == "healthy")
+    assert daemon.states("toy-v1") == ["loading", "loaded"]
+
+
+def test_one_that_is_on_its_way_has_its_memory_reserved(start_serving: Callable[..., RunningDaemon], toy: Toy) -> None:
+    daemon = start_serving()
+    assert daemon.load(replace(toy(load_seconds=1.0, peak_mib=200), instances=2))["error"] is None
+    os.kill(daemon.model("toy-v1")["pids"][1], signal.SIGKILL)
+    daemon.wait(lambda: daemon.client.status()["facts"]["budget"]["reserved_bytes"] > 100 * MIB)
+    daemon.wait(lambda: len(daemon.model("toy-v1")["pids"]) == 2)
+    assert daemon.client.status()["facts"]["budget"]["reserved_bytes"] == 0
+
+
+def test_one_that_cannot_be_forked_is_admitted_as_the_cold_start_that_it_is(
+    start_serving: Callable[..., RunningDaemon], toy: Toy
+) -> None:
+    daemon = start_serving(rules={"max_memory_bytes": 4000 * MIB, "max_memory_percent": 100.0})
+    assert daemon.load(replace(toy(framework="toy-threaded", peak_mib=40), instances=2))["error"] is None
+    assert daemon.model("toy-v1")["forked"] is False
+    os.kill(daemon.model("toy-v1")["pids"][1], signal.SIGKILL)
+    daemon.wait(lambda: "2 of 2" in daemon.model("toy-v1")["reason"])
+    waits = [report["reason"] for report in daemon.of_state("toy-v1", state="loaded")]
+    assert any("another one is started cold, which takes more memory: " in reason for reason in waits)
+
+
+def test_an_unload_ends_the_wait_for_memory(start_serving: Callable[..., RunningDaemon], toy: Toy) -> None:
+    daemon = start_serving(rules={"max_memory_bytes": 410 * MIB, "max_memory_percent": 100.0})
+    assert daemon.load(replace(toy(megabytes=60, peak_mib=200), instances=2))["error"] is None
+    assert daemon.load(toy("other", megabytes=150))["error"] is None
+    os.kill(daemon.model("toy-v1")["pids"][1], signal.SIGKILL)
+    daemon.wait(lambda: "waits for memory" in daemon.model("toy-v1")["reason"])
+    assert daemon.unload("toy-v1")["result"]["status"] == "unloaded"
+    daemon.wait(lambda: daemon.of_kind("AlertReport", key="no_memory:toy-v1", is_open=False))
+    assert daemon.unload("other")["error"] is None
+    assert daemon.model("toy-v1")["pids"] == []
+
+
 def test_an_unload_ends_all(crew: RunningDaemon) -> None:
     pids = crew.model("toy-v1")["pids"]
     ended = crew.unload("toy-v1")

@@ -365,6 +365,28 @@ class TestAlerts:
         ward.health.left("m")
         assert ward.alerts()[2:] == [("gave_up:m", True), ("gave_up:m", False)]
 
+    def test_processes_that_wait_for_memory_are_told_and_an_alert_until_they_are_there_or_it_left(
+        self, ward: Ward
+    ) -> None:
+        ward.load()
+        ward.counters["m"]["missing_processes"] = 1
+        ward.health.is_short("m", "1 of 2 processes serve it; another one waits for its turn", refused=False)
+        assert ward.status() == ("degraded", "1 of 2 processes serve it; another one waits for its turn")
+        assert ward.alerts() == []
+        ward.health.is_short("m", "1 of 2 processes serve it; there is no room", refused=True)
+        ward.run(5000)
+        assert ward.status() == ("degraded", "1 of 2 processes serve it; there is no room")
+        assert ward.alerts() == [("no_memory:m", True)]
+        ward.counters["m"]["missing_processes"] = 0
+        ward.run(1)
+        assert ward.alerts()[1:] == [("no_memory:m", False)]
+        assert ward.status()[0] == "healthy"
+        ward.health.is_short("m", "there is no room", refused=True)
+        ward.health.left("m")
+        assert ward.alerts()[2:] == [("no_memory:m", True), ("no_memory:m", False)]
+        ward.health.is_short("m", "there is no room", refused=True)
+        assert len(ward.alerts()) == 4, "it is not loaded any more"
+
     def test_a_hang_is_told_with_its_sign(self, ward: Ward) -> None:
         for name in ("silent", "busy", "door"):
             ward.load(name)

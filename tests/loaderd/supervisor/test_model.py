@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from loaderd.errors import ModelProcessDied, ModelTimeout
+from loaderd.errors import InsufficientMemory, ModelProcessDied, ModelTimeout
 from loaderd.protocol import ModelSpec
 from loaderd.rules import Rules
 from loaderd.states import ModelState
+from loaderd.supervisor import model as model_module
 from loaderd.supervisor.config import DaemonConfig
 from loaderd.supervisor.model import ManagedModel
 from loaderd.supervisor.recovery import Restarts
@@ -162,9 +163,9 @@ class Crowd(House):
         return [process for process in self.processes if process.child.is_alive]
 
     def __getattr__(self, name: str) -> Any:
-        if name not in ("died", "left", "survived", "stays_short", "gave_up", "refused"):
+        if name not in ("died", "left", "survived", "is_short", "stays_short", "gave_up", "refused"):
             raise AttributeError(name)
-        return lambda *facts: self.told.append((name, facts))
+        return lambda *facts, **_: self.told.append((name, facts))
 
 
 def test_a_process_that_was_on_its_way_when_the_last_one_died_is_ended(toy: Toy) -> None:
@@ -234,6 +235,53 @@ def test_replacements_that_die_young_are_given_up_however_long_the_model_is_load
         assert [facts[0] for name, facts in house.told if name == "stays_short"] == ["toy-v1"]
         assert model.state is ModelState.LOADED
         assert model.runtime.pid == 1
+
+    asyncio.run(asyncio.wait_for(run(), 10))
+
+
+def test_a_replacement_without_room_is_tried_again_and_is_no_attempt(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_module, "REFILL_SECONDS", 0.001)
+
+    class Full(Crowd):
+        """Has no room for one process more until the test says so."""
+
+        has_room = False
+        refusals = 0
+        refused_often = asyncio.Event()
+        said: list[str] = []
+
+        def report(self, report: Any) -> None:
+            if getattr(report, "is_no_move", False):
+                self.said.append(report.reason)
+
+        @asynccontextmanager
+        async def admitted(self, *_: Any, **how: Any) -> AsyncIterator[None]:
+            if how.get("joins") and not self.has_room:
+                self.refusals += 1
+                if self.refusals == 2 * self.rules.max_load_attempts:
+                    self.refused_often.set()
+                raise InsufficientMemory("there is no room")
+            yield
+
+    async def run() -> None:
+        house = Full()
+        model = house.model
+        await model.load(replace(toy(), instances=2), None, "asked for")
+        house.processes[1].die()
+        await house.refused_often.wait()
+        assert (await model.load(toy("toy-v1b"), None, "asked for"))["status"] == "loaded", "nobody waits for it"
+        short = "1 of 2 processes serve it; another one waits for memory: there is no room"
+        assert model.snapshot()["reason"] == short
+        assert ("is_short", ("toy-v1", short)) in house.told
+        house.has_room = True
+        await (await house.started(3)).ready
+        await house.settled()
+        assert model.crew is not None
+        assert model.crew.pids == [1, 3]
+        assert house.said == [short, "2 of 2 processes serve it"], "once, however often it was tried"
+        assert model.reason == "2 of 2 processes serve it"
+        assert model._restarts.restarts == 1
+        await model.close()
 
     asyncio.run(asyncio.wait_for(run(), 10))
 
