@@ -37,6 +37,11 @@ class ArtifactFile:
     sha256: str
 
 
+def measured_as(instances: int, precision: str) -> str:
+    """What a model's memory depends on beside its bytes and the device, in words: "2 processes, bf16"."""
+    return f"{instances} process{'' if instances == 1 else 'es'}" + (f", {precision}" if precision else "")
+
+
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
     """Everything that loaderd needs to load one model version.
@@ -49,8 +54,9 @@ class ModelSpec:
 
     canary: {"inputs", "outputs", "tolerance", ...} that these bytes must answer (see worker/canary.py), None when
     none is recorded yet. memory_limit_bytes: what the process may allocate for itself; None: no limit.
-    peak_bytes, resident_bytes, gpu_bytes: measured when these bytes were last loaded on this device: the highest
-    during the load, the highest while serving, and on the GPU; None: never measured, so they are estimated.
+    peak_bytes, resident_bytes, gpu_bytes: measured when these bytes were last loaded on this device, in as many
+    processes and in the same precision: the highest of the first process during the load, the highest of all while
+    serving, and on the GPU; None: never measured, so they are estimated.
     """
 
     model_id: str
@@ -80,6 +86,11 @@ class ModelSpec:
     def size_bytes(self) -> int:
         """Of all files together."""
         return sum(file.size_bytes for file in self.files)
+
+    @property
+    def measured_as(self) -> str:
+        """What its memory depends on beside its bytes and the device."""
+        return measured_as(self.instances, self.precision)
 
     def to_message(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

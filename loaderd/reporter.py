@@ -42,9 +42,10 @@ class StateReport:
     phase_seconds its parts, when state is LOADED. freed_bytes: measured, when state is UNLOADED.
     signature: {"inputs": [{name, datatype, shape}], "outputs": [...], "labels": [...] | None,
     "sample_input": {"inputs": [...]} } when state is LOADED.
-    peak_bytes: the highest private memory during the load, when state is LOADED. canary: what was recorded at this
-    load because nothing was recorded for these bytes, when state is LOADED. ends_wish: nobody wishes the model
-    loaded any more (evicted, kept alive long enough, replaced), so loaderd does not load it at its next start.
+    peak_bytes: the highest private memory during the load, when state is LOADED; measured_as: see ModelSpec.
+    canary: what was recorded at this load because nothing was recorded for these bytes, when state is LOADED.
+    ends_wish: nobody wishes the model loaded any more (evicted, kept alive long enough, replaced), so loaderd does
+    not load it at its next start.
     cause: why, for programs: "", "evicted", "idle", "unused", "replaced", "crashed", "hung", "restarting", "gone".
     is_no_move: it is in that state and stays so; only the reason is another one.
     """
@@ -62,6 +63,7 @@ class StateReport:
     signature: Mapping[str, Any] | None = None
     error: Mapping[str, Any] | None = None
     peak_bytes: int | None = None
+    measured_as: str = ""
     canary: Mapping[str, Any] | None = None
     ends_wish: bool = False
     cause: str = ""

@@ -138,6 +138,7 @@ class Connection(asyncio.Protocol):
         self._gathered: list[Buffer] = []  # small messages of this turn of the event loop: a system call for several
         self._gathered_messages = 0
         self._gathered_bytes = 0
+        self._is_held = False
         self._flushed: asyncio.Future[None] | None = None
         self._rest = b""  # the beginning of a frame's header and head
         self._partial: dict[int, Message] = {}  # messages of which more frames follow
@@ -159,7 +160,7 @@ class Connection(asyncio.Protocol):
             return
         size = sum(len(chunk) for chunk in chunks)
         if size <= FRAGMENT_BYTES and not self._paused:
-            if not self._gathered:
+            if not self._gathered and not self._is_held:
                 asyncio.get_running_loop().call_soon(self._write_gathered)
             self._gathered.append(_HEADER.pack(request_id, kind, 0, len(head), size) + head)
             self._gathered.extend(chunks)
@@ -171,6 +172,15 @@ class Connection(asyncio.Protocol):
             self._outgoing.append(_Outgoing(request_id, kind, head, chunks))
             self._pump()
 
+    def hold(self) -> None:
+        """What is sent from now on waits for `release`, or until there is enough of it, not for the turn's end."""
+        self._is_held = True
+
+    def release(self) -> None:
+        """Writes what was held."""
+        self._is_held = False
+        self._write_gathered()
+
     def cancel(self, request_id: int, reason: bytes) -> None:
         """Tells the peer that nobody waits for an answer; what was not yet sent of the request is not sent."""
         self._outgoing = deque(waiting for waiting in self._outgoing if waiting.request_id != request_id)
@@ -181,7 +191,7 @@ class Connection(asyncio.Protocol):
         if not buffers:
             return
         self._gathered, self._gathered_messages, self._gathered_bytes = [], 0, 0
-        if self._transport is not None and self._writer is not None:
+        if self._transport is not None and self._writer is not None and self.is_open:
             if size < FLUSH_BYTES:
                 self._writer.write(b"".join(buffers))
             else:

@@ -215,7 +215,12 @@ class Link:
         timer = self._timer
         if timer is None or call.deadline.at < timer.when():
             self._arm(call.deadline.at)
-        connection.send(request_id, kind, head, *chunks)
+        if self.in_flight > 1:
+            connection.send(request_id, kind, head, *chunks)
+        else:  # nothing else is likely to follow in this turn
+            connection.hold()
+            connection.send(request_id, kind, head, *chunks)
+            connection.release()
 
     def _over(self, call: Call) -> None:
         del self._waiting[call.request_id]

@@ -232,10 +232,12 @@ class Budget:
         _, estimated = self._estimates.get((spec.model_id, forked), ("", Wish(spec.model_id, 0)))
         measured = spec.peak_bytes if forked else model.cold_peak_bytes(spec)
         peak_bytes = max(estimated.bytes, spec.peak_bytes or 0) if measured is None else measured
-        gpu_bytes = (estimated.gpu_bytes if spec.gpu_bytes is None else spec.gpu_bytes) if self._house.gpus else 0
+        gpu_bytes = 0  # of all processes
+        if self._house.gpus:
+            gpu_bytes = estimated.gpu_bytes * spec.instances if spec.gpu_bytes is None else spec.gpu_bytes
         # Processes of one model are started one after the other: each peaks beside what the others hold by then.
-        held_bytes = (spec.instances - 1) * min(peak_bytes, spec.resident_bytes or peak_bytes)
-        gpu_bytes *= spec.instances
+        each_bytes = -(-(spec.resident_bytes or 0) // spec.instances) or peak_bytes
+        held_bytes = (spec.instances - 1) * min(peak_bytes, each_bytes)
         if joins and model.crew is not None:
             held_bytes, gpu_held = model.runtime.private_bytes or 0, model.runtime.gpu_bytes or 0
             gpu_bytes = gpu_held + gpu_held // len(model.crew.processes)

@@ -116,7 +116,7 @@ class ManagedModel:
         self._background: set[asyncio.Task[None]] = set()  # held: the event loop would forget them
         self._reported: dict[str, Any] = {}  # the counters as of the last usage report
         self._measured: ModelSpec | None = None  # the spec with what the last load of it was measured at
-        self._cold_peak: tuple[str, int] | None = None  # digest and peak of the last load that was no fork
+        self._cold_peak: tuple[tuple[str, str], int] | None = None  # of the last load that was no fork; see _memory_key
 
     async def load(
         self,
@@ -326,7 +326,7 @@ class ManagedModel:
         Not its canary: a spec of the registry without one means that it was forgotten, and a new one is recorded.
         """
         known = self._measured
-        if known is None or known.digest != spec.digest:
+        if known is None or _memory_key(known) != _memory_key(spec):
             return spec
         return replace(
             spec,
@@ -337,8 +337,8 @@ class ManagedModel:
 
     def cold_peak_bytes(self, spec: ModelSpec) -> int | None:
         """The peak of the last load of these bytes that was no fork from a zygote; None: this daemon made none."""
-        digest, peak_bytes = self._cold_peak or ("", None)
-        return peak_bytes if digest == spec.digest else None
+        known, peak_bytes = self._cold_peak or (None, None)
+        return peak_bytes if known == _memory_key(spec) else None
 
     def snapshot(self) -> dict[str, Any]:
         """What `manage.py loaderd`'s status command shows; JSON values."""
@@ -535,6 +535,7 @@ class ManagedModel:
             phase_seconds={"starting": starting_seconds, **ready.get("phase_seconds", {})},
             signature=self.signature,
             peak_bytes=peak_bytes,
+            measured_as=spec.measured_as,
             canary=canary.get("recorded"),
         )
         self._house.loaded(self.model_id, canary or None, self.load_seconds)
@@ -542,11 +543,11 @@ class ManagedModel:
 
     def _keep_measurements(self, spec: ModelSpec, peak_bytes: int | None, *, forked: bool) -> None:
         """What the next load of these bytes is admitted by, should it come before the registry knows it."""
-        if self._measured is None or self._measured.digest != spec.digest:
+        if self._measured is None or _memory_key(self._measured) != _memory_key(spec):
             self.resident_bytes = 0
         self.resident_bytes = max(self.resident_bytes, spec.resident_bytes or 0, self.runtime.private_bytes or 0)
         if peak_bytes is not None and not forked:
-            self._cold_peak = (spec.digest, peak_bytes)
+            self._cold_peak = (_memory_key(spec), peak_bytes)
         self._measured = replace(
             spec,
             peak_bytes=spec.peak_bytes if peak_bytes is None else peak_bytes,
@@ -879,6 +880,11 @@ async def _to_its_end(work: Coroutine[Any, Any, Result]) -> Result:
     if cancelled is not None:
         raise cancelled
     return result
+
+
+def _memory_key(spec: ModelSpec) -> tuple[str, str]:
+    """What was measured of one is true of another one with the same."""
+    return spec.digest, spec.measured_as
 
 
 def _measured(runtime: ModelRuntime, memory: ProcessMemory, gpu_bytes: int | None) -> ModelRuntime:

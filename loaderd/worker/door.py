@@ -176,8 +176,18 @@ class Door:
             accepted, self._accepted = self._accepted, []
             if self._preparing is not None:
                 self._preparing.submit(accepted)
-            elif not self._compute.compute_here(accepted, self.finish):
+            elif not self._compute_here(accepted):
                 self._compute.submit(accepted)
+
+    def _compute_here(self, jobs: list[Job]) -> bool:
+        """Has short calls made at once, and writes their answers; False: nothing was done."""
+        for connection in self._jobs:
+            connection.hold()
+        try:
+            return self._compute.compute_here(jobs, self.finish)
+        finally:
+            for connection in self._jobs:
+                connection.release()
 
     def _cancel(self, connection: wire.Connection, message: wire.Message) -> None:
         work = self._jobs[connection].pop(message.request_id, None)

@@ -54,7 +54,7 @@ def record_states(reports: Sequence[StateReport], unwished: set[int] | None = No
     names = sorted({report.model_id for report in reports})
     # Locked in one order, so that two writers do not wait for each other.
     rows = ModelVersion.objects.select_for_update(no_key=True).order_by("pk")
-    rows = rows.only("model_id", "lineage_id", "status", "measured_digest", "measured_device")
+    rows = rows.only("model_id", "lineage_id", "status", "measured_digest", "measured_device", "measured_as")
     versions = {version.model_id: version for version in rows.filter(model_id__in=names)}
     operations = _operations_of(reports)
     device = loader_view().device if any(report.peak_bytes is not None for report in reports) else ""
@@ -184,12 +184,14 @@ def _measured(version: ModelVersion, report: StateReport, device: str) -> dict[s
     """What this load says of the next one's needs; heartbeats add what is held while it serves."""
     if report.state != ModelState.LOADED or report.peak_bytes is None or not report.digest:
         return {}
-    is_as_before = (version.measured_digest, version.measured_device) == (report.digest, device)
-    version.measured_digest, version.measured_device = report.digest, device
+    before = version.measured_digest, version.measured_device, version.measured_as
+    is_as_before = before == (report.digest, device, report.measured_as)
+    version.measured_digest, version.measured_device, version.measured_as = report.digest, device, report.measured_as
     held = {"resident": report.runtime.private_bytes, "gpu": report.runtime.gpu_bytes}
     return {
         "measured_digest": report.digest,
         "measured_device": device,
+        "measured_as": report.measured_as,
         "measured_peak_bytes": report.peak_bytes,
         **{
             # Postgres' greatest() passes over nulls.

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from loaderd.errors import ArtifactRefused
-from loaderd.protocol import ArtifactFile, ModelSpec
+from loaderd.protocol import ArtifactFile, ModelSpec, measured_as
 from modelhub.conf import Config, config
 from modelhub.policy.effective import effective
 from modelhub.registry.models import ModelVersion
@@ -236,7 +236,11 @@ def spec_of(version: ModelVersion, *, settings: Config | None = None, device: st
         directory = directory_of(version.path)
     except Refused as refusal:
         raise ArtifactRefused(f"{version.model_id} may not be loaded. {refusal}", model_id=version.model_id) from None
-    is_measured = version.measured_digest == version.digest and device in (None, version.measured_device)
+    is_measured = (
+        version.measured_digest == version.digest
+        and version.measured_as == measured_as(version.instances, version.precision)
+        and device in (None, version.measured_device)
+    )
     return ModelSpec(
         model_id=version.model_id,
         lineage=version.lineage.name,

@@ -9,6 +9,7 @@ from django.db import models
 from django.db.models import F, Q
 from django.db.models.functions import Now
 
+from loaderd.protocol import measured_as
 from modelhub.registry.choices import DesiredState, HealthStatus, ModelType, Precision, Status
 
 MAX_INSTANCES = 64
@@ -175,6 +176,12 @@ class ModelVersion(models.Model):
     # Measured of certain bytes on a certain device, for the next admission: written by lifecycle.reporting
     measured_digest = models.CharField(max_length=64, blank=True, help_text="The bytes that were measured.")
     measured_device = models.CharField(max_length=200, blank=True, help_text="cpu, or the GPU's name.")
+    measured_as = models.CharField(
+        max_length=50,
+        blank=True,
+        default=measured_as(1, ""),
+        help_text="In how many processes, and in which precision.",
+    )
     measured_peak_bytes = models.BigIntegerField(null=True, blank=True, help_text="Highest during the last load.")
     measured_resident_bytes = models.BigIntegerField(null=True, blank=True, help_text="Highest while serving.")
     measured_gpu_bytes = models.BigIntegerField(null=True, blank=True, help_text="Highest on the GPU.")

@@ -317,6 +317,10 @@ def test_what_a_load_needed_is_remembered_for_these_bytes_on_this_device(tell: T
     tell(Heartbeat(NOW + 7, FACTS, {}))
     tell(moved(ModelState.LOADED, digest="b" * 64, runtime=ModelRuntime(1), peak_bytes=800, at=NOW + 8))
     assert measured() == ("b", "cpu", 800, None, None), "so does another device"
+    two = ModelRuntime(1, private_bytes=700)
+    tell(moved(ModelState.LOADED, digest="b" * 64, runtime=two, peak_bytes=400, measured_as="2 processes", at=NOW + 9))
+    assert measured() == ("b", "cpu", 400, 700, None), "so do several processes"
+    assert row().measured_as == "2 processes"
 
 
 def test_bytes_that_nobody_measured_are_not_taken_for_others(tell: Tell) -> None:

@@ -185,3 +185,19 @@ def test_the_peer_may_begin_before_a_turn_of_many_messages_ends() -> None:
         assert messages[-1].request_id == wire.FLUSH_MESSAGES
 
     asyncio.run(run())
+
+
+def test_what_is_held_is_written_on_release_and_what_follows_at_the_turns_end() -> None:
+    async def run() -> None:
+        sender, transport, _ = connected()
+        sender.hold()
+        sender.send(1, wire.Kind.ANSWER, b"", b"held")
+        assert not transport.written
+        sender.release()
+        assert transport.written.endswith(b"held")
+        sender.send(2, wire.Kind.ANSWER, b"", b"later")
+        assert transport.written.endswith(b"held")
+        await asyncio.sleep(0)
+        assert transport.written.endswith(b"later")
+
+    asyncio.run(run())

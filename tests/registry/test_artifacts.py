@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loaderd.errors import ArtifactRefused
-from loaderd.protocol import ArtifactFile
+from loaderd.protocol import ArtifactFile, measured_as
 from modelhub.conf import config
 from modelhub.policy.effective import change
 from modelhub.registry import artifacts
@@ -289,6 +289,15 @@ class TestSpec:
         )
         spec = spec_of(version, device=device)
         assert (spec.peak_bytes, spec.resident_bytes, spec.gpu_bytes) == ((30, 20, 10) if is_known else (None,) * 3)
+
+    @pytest.mark.parametrize(("instances", "precision"), [(2, ""), (1, "bf16")])
+    def test_what_was_measured_otherwise_is_not_told(self, store: Store, instances: int, precision: str) -> None:
+        measured = {"measured_digest": "d" * 64, "measured_device": "cpu", "measured_peak_bytes": 30}
+        assert spec_of(self.version(**measured), device="cpu").peak_bytes == 30
+        asked = {"instances": instances, "precision": precision}
+        assert spec_of(self.version(**measured, **asked), device="cpu").peak_bytes is None
+        alike = self.version(**measured, **asked, measured_as=measured_as(instances, precision))
+        assert spec_of(alike, device="cpu").peak_bytes == 30
 
     def test_the_canary_of_metadata_comes_before_the_recorded_one(self, store: Store) -> None:
         recorded = {"source": "recorded", "outputs": {"label": ["good"]}}

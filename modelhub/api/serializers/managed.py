@@ -18,6 +18,7 @@ class MeasuredSerializer(serializers.Serializer):
     """Highest figures of these bytes on this device; admission counts with them."""
 
     device = serializers.CharField(source="measured_device", help_text="cpu, or the GPU's name.")
+    measured_as = serializers.CharField(help_text="In how many processes, and in which precision.")
     peak_bytes = serializers.IntegerField(source="measured_peak_bytes", allow_null=True, help_text="During the load.")
     resident_bytes = serializers.IntegerField(
         source="measured_resident_bytes", allow_null=True, help_text="While serving."
@@ -51,7 +52,7 @@ class ManagedFields(serializers.Serializer):
         columns = (
             "lineage__name", "desired_state", "pinned", "priority", "autoload", "keep_alive_seconds", "memory_limit_mb",
             "status_cause", "health_reason", "heartbeat_at", "canary_at", "canary_ok", "canary_seconds",
-            "rolled_back_at", "digest", "measured_digest", "measured_device", "measured_peak_bytes",
+            "rolled_back_at", "digest", "measured_digest", "measured_device", "measured_as", "measured_peak_bytes",
             "measured_resident_bytes", "measured_gpu_bytes",
         )  # fmt: skip
 

@@ -151,6 +151,9 @@ def test_a_model_that_was_measured_once_is_admitted_by_that(start_daemon: Start,
     plan = daemon.client.plan("load", spec)
     assert plan["measured"] is True
     assert plan["needed_bytes"] == peak
+    assert daemon.of_state("toy-v1", state="loaded")[0]["measured_as"] == "1 process"
+    plan = daemon.client.plan("load", replace(spec, precision="bf16"))
+    assert plan["measured"] is False, "in another precision it takes something else"
 
 
 def test_a_start_that_cannot_be_forked_is_admitted_by_what_a_cold_one_takes(start_daemon: Start, toy: Toy) -> None:

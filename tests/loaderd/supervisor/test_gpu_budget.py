@@ -6,6 +6,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -65,6 +66,16 @@ class House:
 
 def spec(gpu_bytes: int) -> ModelSpec:
     return ModelSpec("large", "large", "1", "toy", "toy", "/store", "d" * 64, peak_bytes=1, gpu_bytes=gpu_bytes)
+
+
+def test_what_several_processes_hold_was_measured_of_all_of_them() -> None:
+    budget = Budget(House(), lambda: None)  # type: ignore[arg-type]
+    alone = replace(spec(40 * GIB), peak_bytes=10 * GIB)
+    both = replace(alone, instances=2, resident_bytes=12 * GIB)
+    assert budget.wish(both).gpu_bytes == 40 * GIB
+    assert budget.wish(both).bytes == (10 + 6) * GIB, "the second one peaks beside what the first one holds"
+    assert budget.wish(replace(both, resident_bytes=None)).bytes == 2 * 10 * GIB, "at most its peak"
+    assert budget.wish(alone).bytes == 10 * GIB
 
 
 def test_a_load_waits_for_gpu_memory_that_is_on_its_way_back() -> None:

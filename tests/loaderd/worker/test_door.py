@@ -11,10 +11,12 @@ import orjson
 from loaderd import wire
 from loaderd.generation.contract import Decoder, Event, Generation, Vocabulary, Writing
 from loaderd.generation.engine import Engine
+from loaderd.worker.batching import Job
 from loaderd.worker.compute import ComputeThread
 from loaderd.worker.door import Door
+from tests.deadline import wait_until
 from tests.loaderd.worker.framework import Double
-from tests.loaderd.worker.process import spec
+from tests.loaderd.worker.process import ANSWER_SECONDS, spec
 
 
 class Recording:
@@ -23,6 +25,12 @@ class Recording:
     def __init__(self, refused: frozenset[int] = frozenset()) -> None:
         self.sent: list[tuple[int, wire.Kind, Any]] = []
         self._refused = refused
+
+    def hold(self) -> None:
+        pass
+
+    def release(self) -> None:
+        pass
 
     def send(self, request_id: int, kind: wire.Kind, head: bytes, *chunks: bytes) -> None:
         del head
@@ -81,6 +89,48 @@ def test_an_answer_that_cannot_be_sent_keeps_none_of_the_others_back() -> None:
         ]
         assert "it cannot be framed" in connection.sent[1][2]["message"]
         assert door.counters()["in_flight"] == 0
+
+    asyncio.run(scene())
+
+
+def test_a_short_call_is_answered_before_the_next_read() -> None:
+    class Short(Double):
+        any_thread = True
+
+    async def scene() -> None:
+        loop, connection, model, answered = asyncio.get_running_loop(), Recording(), Short(), asyncio.Event()
+        loaded = asyncio.Event()
+
+        def finish(jobs: list[Job], calls: int, seconds: float, items: int) -> None:
+            door.finish(jobs, calls, seconds, items)
+            answered.set()
+
+        compute = ComputeThread(
+            spec(),
+            lambda: model,
+            lambda *_: loop.call_soon_threadsafe(loaded.set),
+            lambda *done: loop.call_soon_threadsafe(finish, *done),
+            lambda _: None,
+        )
+        compute.start()
+        async with asyncio.timeout(ANSWER_SECONDS):
+            await loaded.wait()
+            door = Door(spec(), model, compute)
+            door._jobs[cast("wire.Connection", connection)] = {}
+            ask(door, connection, 1, wire.Kind.PREDICT, {"inputs": [[1.0]]})
+            door._queue_accepted()
+            assert connection.sent == [], "how long a call takes is not known before the first one"
+            await answered.wait()
+        wait_until(lambda: compute.is_parked, what="it waits for more")
+        for request_id in (2, 3):
+            ask(door, connection, request_id, wire.Kind.PREDICT, {"inputs": [[1.0]]})
+        door._queue_accepted()
+        assert [(request_id, kind) for request_id, kind, _ in connection.sent] == [
+            (number, wire.Kind.ANSWER) for number in (1, 2, 3)
+        ]
+        counted = door.counters()
+        assert (counted["requests"], counted["batches"], counted["in_flight"]) == (3, 2, 0)
+        compute.end(lambda: None)
 
     asyncio.run(scene())
 
