@@ -50,6 +50,8 @@ class GraphTensor:
 class GraphModel(LoadedModel):
     """call: takes the input tensors by name and returns the output tensors by name."""
 
+    any_thread = True  # its functions keep nothing for a thread
+
     def __init__(
         self,
         artifact: Artifact,
