@@ -82,7 +82,7 @@ def measure(models: Sequence[str], rounds: int, seconds: int, precisions: Sequen
             try:
                 kept = of_model(model, precision, rounds, seconds)
             except (AssertionError, DrivingFailed, LimitFailed) as error:
-                kept = Kept(model, precision, failed=" ".join(str(error).split())[:300], version=setting.version())
+                kept = Kept(model, precision, failed=" ".join(str(error).split()), version=setting.version())
                 console.print(f"  failed: {kept.failed}", markup=False)
             found[model, precision] = kept
             file.write_text(json.dumps([asdict(each) for each in found.values()], indent=1))

@@ -28,14 +28,22 @@ def load(api: httpx.Client, model_id: str, policy: Mapping[str, Any] | None = No
     """Approves the files, as formats that can run code need, and loads them. policy: settings of the version, in place
     of ours for benchmarks. Raises AssertionError."""
     approved = api.post(f"/api/models/{model_id}/approve")
-    assert approved.status_code in (200, 201, 409), approved.text
+    assert approved.status_code in (200, 201, 409), _told(approved)
     if policy is None and MODELS_OF_ALL_CORES & set(model_id.split("-")):
         policy = {"instances": psutil.cpu_count()}
     if policy:
         patched = api.patch(f"/api/models/{model_id}", json=dict(policy))
-        assert patched.status_code == 200, patched.text
+        assert patched.status_code == 200, _told(patched)
     loaded = api.post(f"/api/models/{model_id}/load")
-    assert loaded.status_code == 200, loaded.text
+    assert loaded.status_code == 200, _told(loaded)
+
+
+def _told(response: httpx.Response) -> str:
+    """The sentence of an error's answer; all of what came when it is none of ours."""
+    try:
+        return str(response.json()["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return response.text
 
 
 class Modelhub(OpenInferencePeer):
