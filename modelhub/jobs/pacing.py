@@ -16,8 +16,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 QUIET_SECONDS = 0.030
-SHORT_SHARE = 0.4  # of the mean latency of interactive requests; their 99th percentile is twice that or more
-SHORT_TIME_SHARE = 0.10
+SHORT_SHARE = 0.3  # of the mean latency of interactive requests; their 99th percentile is twice that or more
+SHORT_TIME_SHARE = 0.05
 RARE_SECONDS = 0.002
 RARE_TIME_SHARE = 0.008
 MOST_REST_SECONDS = 2.0  # a job never stands still
