@@ -20,6 +20,8 @@ FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 # The workers share one state folder, and so one control socket: tests that put a loaderd of their own there, or
 # count on none, run on one worker.
 ONE_CONTROL_SOCKET = ("tests/lifecycle/", "tests/inference/", "tests/api/test_control.py")
+# Likewise: they look at all job folders of the run, and remove those that their database does not know.
+ONE_JOBS_FOLDER = ("tests/jobs/", "tests/api/test_jobs.py", "tests/console/test_jobs.py")
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
@@ -27,6 +29,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.nodeid.startswith(ONE_CONTROL_SOCKET):
             item.add_marker(pytest.mark.xdist_group("control-socket"))
+        elif item.nodeid.startswith(ONE_JOBS_FOLDER):
+            item.add_marker(pytest.mark.xdist_group("jobs-folder"))
 
 
 @pytest.fixture(scope="session")
