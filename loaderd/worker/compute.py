@@ -1,7 +1,8 @@
-"""The one thread that uses the model: it loads it, warms it up, predicts, and unloads it.
+"""The thread that uses the model: it loads it, warms it up, predicts, and unloads it.
 
-One thread, because the libraries keep state per thread (torch's grad mode and thread count, TensorFlow's
-contexts), and because a model need not be safe for two.
+One thread, because libraries keep state per thread (torch's grad mode and thread count), and because a model need not
+be safe for two. A model that says that any thread may call it (`LoadedModel.any_thread`) is called by another one while
+this one waits, where the call is short: see `compute_here`.
 """
 
 from __future__ import annotations
