@@ -16,7 +16,8 @@ Heads:
            Of a traced one, so beginning with "{": {"header_bytes": that length or null, "trace": {"queue_seconds":
            from arrival to the first model call, "compute_seconds": sum of the model calls that it was part of,
            "items": in the request, "batch_items": in the largest of those calls, null of generated text}};
-           likewise with "usage": {"tokens": in the request} where that was asked for
+           likewise with "usage": {"tokens": in the request} where that was asked for, and for one with "bulk", while
+           others are answered, "others_seconds": their mean latency in the model process
   PART     empty
   ERROR    empty; of a traced request that the model got to, JSON: {"trace": as above}
 """

@@ -20,6 +20,7 @@ from loaderd.gateway.app import (
     json_response,
     plain_error,
 )
+from loaderd.gateway.http.exchange import JSON
 from loaderd.gateway.model_config import model_config
 from loaderd.gateway.predicting import Ask, Predictor
 from loaderd.gateway.repository import Repository
@@ -42,6 +43,7 @@ _NOT_OFFERED = {
     "logging": "Logging is not set by clients of the inference door; PERFORMANCE_LOG_LEVEL in the admin does it.",
 }
 _PRIORITY = b"x-modelhub-priority"
+_OTHERS = b"x-modelhub-others-ms"
 
 
 class NotOffered(LoaderdError):
@@ -54,7 +56,7 @@ class NotOffered(LoaderdError):
 async def predict(
     predictor: Predictor, request: Request, name: str, version: str | None, kind: wire.Kind, head: dict[str, Any]
 ) -> Response:
-    """Reads the body, asks, answers. Raises LoaderdError, Disconnected."""
+    """Reads the body, asks, answers; tells bulk work how others are answered. Raises LoaderdError, Disconnected."""
     await predictor.require_hope(name, version)  # before its body is read
     if request.headers.get(_PRIORITY) == b"bulk":
         head = {**head, "bulk": True}
@@ -74,7 +76,10 @@ async def predict(
         request.course,
     )
     answer = await predictor.answer(ask)
-    return Response(answer.body, headers=headers_of(answer.head)) if answer.head else Response(answer.body)
+    headers = headers_of(answer.head) if answer.head else JSON
+    if ask.others_seconds is not None:
+        headers = (*headers, (_OTHERS, b"%.3f" % (ask.others_seconds * 1000)))
+    return Response(answer.body, headers=headers)
 
 
 class OpenInference:

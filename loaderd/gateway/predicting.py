@@ -29,6 +29,7 @@ from loaderd.gateway.routes import Route, Split, Target
 from loaderd.gateway.shadow import Shadow
 from loaderd.gateway.supervisor import Supervisor
 from loaderd.gateway.tally import Ledger
+from loaderd.gateway.told import take_told
 from loaderd.gateway.waiting import Waiting
 
 
@@ -38,7 +39,8 @@ class Ask:
 
     head: for the model process (see wire), without "trace". pieces: the body. began: by time.perf_counter, when the
     request came. held_bytes: what its body holds of the budget for bodies. is_traced: None lets `Predictor` draw.
-    course: what is told of it when it is over.
+    course: what is told of it when it is over. others_seconds: how those were answered who went before, of a bulk
+    request when it is answered.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Ask:
     held_bytes: int = 0
     is_traced: bool | None = None
     course: Course | None = None
+    others_seconds: float | None = None
 
     def encoded_head(self, **more: Any) -> bytes:
         head = {**self.head, **more} if more else self.head
@@ -148,6 +151,8 @@ class Predictor:
             if course is not None:
                 course.asked_at = time.perf_counter()
             message = await self.links.to(route).ask(ask.kind, ask.encoded_head(), ask.pieces, ask.deadline)
+            if "bulk" in ask.head:
+                ask.others_seconds = take_told(message).get("others_seconds")
         else:
             message, _ = await self._timed(ask, route)
         return require_answer(message)
@@ -157,7 +162,9 @@ class Predictor:
         if ask.course is not None:
             ask.course.asked_at = time.perf_counter()
         message = await self.links.to(route).ask(ask.kind, ask.encoded_head(trace=True), ask.pieces, ask.deadline)
-        timings = _take_timings(message)
+        told = take_told(message)
+        ask.others_seconds = told.get("others_seconds")
+        timings: dict[str, Any] = told.get("trace") or {}
         if ask.course is not None:
             ask.course.took(timings)
         return message, timings
@@ -182,7 +189,7 @@ class Predictor:
                     if course is not None and course.first_part_at is None:
                         course.first_part_at = time.perf_counter()
                     if course is not None and message.head:
-                        course.took(_take_timings(message))
+                        course.took(take_told(message).get("trace") or {})
                     yield require_answer(message)
                     has_begun = True
                 return
@@ -250,17 +257,3 @@ def _chosen(target: Target) -> tuple[Route, str]:
     if split is not None and split.percent > 0 and random.random() * 100 < split.percent:  # noqa: S311 - a share, no secret
         return split.candidate, "candidate"
     return target.route, "live" if target.by_lineage else "direct"
-
-
-def _take_timings(message: wire.Message) -> dict[str, Any]:
-    """Where a traced answer's time went; its head becomes that of an untraced one."""
-    if not message.head.startswith(b"{"):
-        return {}
-    told = orjson.loads(message.head)
-    timings: dict[str, Any] = told.pop("trace", None) or {}
-    header_bytes = told.get("header_bytes")
-    if "usage" in told:
-        message.head = orjson.dumps(told)
-    else:
-        message.head = b"" if header_bytes is None else b"%d" % header_bytes
-    return timings

@@ -14,6 +14,7 @@ from loaderd.gateway.deadline import Deadline
 from loaderd.gateway.links import Links, NotComputed, require_answer
 from loaderd.gateway.routes import Split
 from loaderd.gateway.tally import Ledger
+from loaderd.gateway.told import take_told
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +58,7 @@ class Shadow:
             message = await self._links.to(split.candidate).ask(
                 kind, head, pieces, Deadline.after(self._timeout_seconds)
             )
+            take_told(message)
             require_answer(message)
         except NotComputed:
             return  # it was unloaded a moment ago

@@ -1,6 +1,7 @@
-"""Adaptive batching without waiting: while the model is busy requests queue; when free it takes what is there.
+"""Adaptive batching without a delay: while the model is busy requests queue; when free it takes what is there.
 
-`choose` decides what goes into the next call, `Line` whose turn it is; they know no thread and no clock.
+`choose` decides what goes into the next call, `Line` whose turn it is, `Return` whether those who were just answered
+are coming back; they know no thread and no clock.
 """
 
 from __future__ import annotations
@@ -30,6 +31,18 @@ BULK_PATIENCE_SECONDS = 1.0
 """Bulk work that has waited this long gets one call, however many interactive requests there are."""
 
 
+RETURN_SHARE = 0.05
+"""Who has an answer often asks again at once. After a call the next one begins when as many are there again, or this
+share of that call's time later: with the first of them alone it would cost far more for each."""
+
+RETURN_GAP_SECONDS = 0.001
+RETURN_GAP_SHARE = 0.0125
+"""It begins as soon as none has come for so long, or for this share of the last call's time."""
+
+RETURN_LEAST_SECONDS = 0.0005
+"""Less is not waited: waiting itself costs about so much."""
+
+
 class Rank(IntEnum):
     """Whose turn comes first."""
 
@@ -57,9 +70,9 @@ class Job:
 
     arrived_at, started_at: by time.perf_counter; started_at is when its first call began, None before. deadline: by
     the same clock; a job that has not begun by then is not computed any more. origin: whom to answer, for the door.
-    is_traced: the answer tells where its time went; wants_usage: and how many tokens there were. abandoned: nobody
-    waits any more. input_seconds: it took to read and prepare. taken_items: how many items went into calls so far;
-    parts: what came back.
+    is_traced: the answer tells where its time went; wants_usage: and how many tokens there were; wants_others: and how
+    those are answered who go first. abandoned: nobody waits any more. input_seconds: it took to read and prepare.
+    taken_items: how many items went into calls so far; parts: what came back.
     """
 
     inputs: Arrays
@@ -71,6 +84,7 @@ class Job:
     deadline: float = float("inf")
     is_traced: bool = False
     wants_usage: bool = False
+    wants_others: bool = False
     input_seconds: float = 0.0
     started_at: float | None = None
     timings: Timings = field(default_factory=Timings)
@@ -264,6 +278,15 @@ class Line:
     def __len__(self) -> int:
         return sum(map(len, self._waiting.values()))
 
+    @property
+    def interactive_items(self) -> int:
+        """How many items of interactive requests wait for a call; 0 while somebody urgent waits, or bulk work: they
+        would wait with them."""
+        waiting = self._waiting
+        if waiting[Rank.URGENT] or waiting[Rank.BULK]:
+            return 0
+        return sum(job.remaining_items for job in waiting[Rank.INTERACTIVE])
+
     def add(self, job: Job) -> None:
         waiting = self._waiting[job.rank]
         if job.rank is Rank.BULK and not waiting:
@@ -317,6 +340,40 @@ class Line:
     def called(self, items: int, seconds: float) -> None:
         """A call of so many items took so long."""
         self._cost.add(items, seconds)
+
+
+class Return:
+    """Whether the next call should wait a moment for those whom the last one answered.
+
+    is_expected: they may be coming back. Never after a request that was alone, so a lone client never waits; nor where
+    calls are short.
+    """
+
+    def __init__(self, max_items: int) -> None:
+        self.is_expected = False
+        self._max_items = max_items
+        self._requests = self._items = 0  # of the last call
+        self._awaited_items = 0
+        self._until = self._gap = 0.0
+
+    def answered(self, requests: int, items: int, seconds: float, now: float) -> None:
+        """A call of so many items has ended now, and so many requests have their answer."""
+        share = seconds * RETURN_SHARE
+        self.is_expected = requests > 0 and share >= RETURN_LEAST_SECONDS
+        if self.is_expected:
+            self._requests, self._items = requests, items
+            self._until, self._gap = now + share, max(RETURN_GAP_SECONDS, seconds * RETURN_GAP_SHARE)
+
+    def begins(self, waiting_items: int) -> None:
+        """So many came while the last call was made: those that it answered would be computed with them."""
+        self._awaited_items = min(self._max_items, self._items + waiting_items)
+        self.is_expected = self._requests > 1 or waiting_items > 0
+
+    def worth_waiting(self, waiting_items: int, now: float) -> float:
+        """Seconds in which another one must come, while so many items wait; 0.0: the call should begin."""
+        if not waiting_items or waiting_items >= self._awaited_items:
+            return 0.0
+        return max(0.0, min(self._gap, self._until - now))
 
 
 def items_of(slices: Iterable[Slice]) -> int:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from loaderd.errors import LoaderdError, ModelTimeout, PredictionFailed
 from loaderd.frameworks.base import LoadedModel
 from loaderd.protocol import ModelSpec
-from loaderd.worker.batching import Arrays, Job, Line, Rank, Slice, handed_out, items_of, joined
+from loaderd.worker.batching import Arrays, Job, Line, Rank, Return, Slice, handed_out, items_of, joined
 from loaderd.worker.call import call, describe
 from loaderd.worker.failures import FailureLog
 from loaderd.worker.faults import is_device_lost, is_out_of_memory
@@ -68,6 +68,7 @@ class ComputeThread:
         self._on_events = on_events
         self._arrived: SimpleQueue[Job | list[Job] | Ask | None] = SimpleQueue()  # None: the end
         self._waiting = Line(self._max_batch_items)
+        self._return = Return(self._max_batch_items)
         self._asked: deque[Ask] = deque()
         self._generation: Generation | None = None
         self._batches = 0
@@ -80,6 +81,7 @@ class ComputeThread:
         self._model: LoadedModel | None = None  # that another thread may call
         self._has_leavers = False  # written by another thread: some jobs that wait are abandoned
         self._has_deadlines = False
+        self._is_over = False  # nothing comes any more
         self._device_lost: BaseException | None = None
         self._failures = FailureLog()
         self._on_ended: Callable[[], object] | None = None
@@ -182,14 +184,13 @@ class ComputeThread:
 
     def _serve(self, model: LoadedModel) -> None:
         """Returns at the end, or when the device is lost."""
-        go_on = True
-        while go_on and self._device_lost is None:
-            go_on = self._gather()
+        while not self._is_over and self._device_lost is None:
+            self._gather()
             if self._asked:
                 self._answer_asked()
             if self._has_leavers or self._has_deadlines:
                 self._drop_those_over()
-            if not go_on or self._device_lost is not None:
+            if self._is_over or self._device_lost is not None:
                 continue
             slices = self._waiting.take(time.perf_counter())
             if slices:
@@ -197,28 +198,42 @@ class ComputeThread:
             if self._generation is not None and self._generation.has_work and self._device_lost is None:
                 self._generate(self._generation)
 
-    def _gather(self) -> bool:
-        """Takes all that arrived; waits only when there is nothing to do. False at the end."""
-        has_work = bool(self._waiting) or (self._generation is not None and self._generation.has_work)
-        get, block = self._arrived.get, not has_work
-        if block:
+    def _gather(self) -> None:
+        """Takes all that arrived; waits when there is nothing to do, and a moment for requests that are coming back."""
+        if self._return.is_expected:
+            self._take(0.0)
+            self._return.begins(self._waiting.interactive_items)
+        is_generating = self._generation is not None and self._generation.has_work
+        if self._waiting or self._asked or self._is_over or is_generating:
+            self._take(0.0)
+        else:
             self._parked_at = self._taken
+            self._take(None)
+        while self._return.is_expected and not (self._asked or self._is_over or is_generating):
+            patience = self._return.worth_waiting(self._waiting.interactive_items, time.perf_counter())
+            self._return.is_expected = patience > 0.0 and self._take(patience)
+
+    def _take(self, patience: float | None) -> bool:
+        """Takes in what has arrived, and whether anything has; waits so long for the first, None: for ever."""
+        get, taken = self._arrived.get, self._taken
         try:
+            arrived = get(patience != 0.0, patience)
             while True:
-                arrived = get(block)
-                block = False
                 self._taken += 1
                 if isinstance(arrived, Job):
                     self._add(arrived)
                 elif arrived is None:
-                    return False
+                    self._is_over = True
+                    break
                 elif isinstance(arrived, list):
                     for job in arrived:
                         self._add(job)
                 else:
                     self._asked.append(arrived)
+                arrived = get(False)
         except Empty:
-            return True
+            pass
+        return self._taken > taken
 
     def _add(self, job: Job) -> None:
         self._waiting.add(job)
@@ -309,6 +324,7 @@ class ComputeThread:
             job.timings.called(seconds, items)
             if job.outputs is not None or job.error is not None:
                 finished.append(job)
+        self._return.answered(len(finished), items, seconds, started_at + seconds)
         on_done(finished, self._batches, seconds, items)
 
     def _compute_alone(self, model: LoadedModel, slices: list[Slice]) -> None:

@@ -24,6 +24,7 @@ from loaderd.worker.batching import Arrays, Job, Rank
 from loaderd.worker.call import describe
 from loaderd.worker.compute import ComputeThread
 from loaderd.worker.counters import Counters
+from loaderd.worker.interest import Interest
 from loaderd.worker.preparing import PreparingThread
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class Door:
             else None
         )
         self._counters = Counters()
+        self._interest = Interest()
         self._jobs: dict[wire.Connection, dict[int, Job | Writing]] = {}
         self._accepted: list[Job] = []  # of what is being read: they are queued together
         self._in_flight = 0
@@ -234,11 +236,12 @@ class Door:
         if len(head) > 2:  # more than the name and the length
             job.is_traced = bool(head.get("trace"))
             job.wants_usage = bool(head.get("usage"))
-            if head.get("bulk"):
-                job.rank = Rank.BULK
+            job.wants_others = bool(head.get("bulk"))
         elif head.get("trace") or head.get("bulk"):  # of a plain prediction
             job.is_traced = bool(head.get("trace"))
-            job.rank = Rank.BULK if head.get("bulk") else job.rank
+            job.wants_others = bool(head.get("bulk"))
+        if job.wants_others:
+            job.rank = Rank.BULK
         job.input_seconds = time.perf_counter() - arrived_at
         return job
 
@@ -311,8 +314,8 @@ class Door:
             self._send_error(connection, request_id, error, _traced_head(job) if job.is_traced else b"")
         else:
             self._answered(job, output_seconds=time.perf_counter() - began)
-            if job.is_traced or job.wants_usage:
-                head = _telling_head(job, head)
+            if job.is_traced or job.wants_usage or job.wants_others:
+                head = _telling_head(job, head, self._interest)
             connection.send(request_id, wire.Kind.ANSWER, head, *chunks)
 
     def _rendered(self, job: Job, outputs: Arrays) -> Rendered:
@@ -367,6 +370,8 @@ class Door:
         now = time.perf_counter()
         queued_until = now if work.started_at is None else work.started_at
         if isinstance(work, Job):
+            if work.rank is not Rank.BULK:
+                self._interest.answered(now - work.arrived_at, now)
             input_seconds, infer_seconds = work.input_seconds, work.timings.compute_seconds
         else:
             input_seconds, infer_seconds = 0.0, work.compute_seconds
@@ -428,7 +433,7 @@ def _telling_head_of_text(writing: Writing) -> bytes:
     return orjson.dumps({"header_bytes": None, "trace": trace})
 
 
-def _telling_head(job: Job, head: bytes) -> bytes:
+def _telling_head(job: Job, head: bytes, interest: Interest) -> bytes:
     """The head of an answer that tells more than its length (loaderd.wire)."""
     told: dict[str, Any] = {"header_bytes": int(head) if head else None}
     if job.is_traced:
@@ -437,4 +442,6 @@ def _telling_head(job: Job, head: bytes) -> bytes:
         assert job.outputs is not None
         tokens = job.outputs.get(TOKENS)
         told["usage"] = {"tokens": None if tokens is None else int(tokens.sum())}
+    if job.wants_others and (latency := interest.latency_seconds(time.perf_counter())) is not None:
+        told["others_seconds"] = latency
     return orjson.dumps(told)

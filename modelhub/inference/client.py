@@ -24,6 +24,7 @@ MAX_CONNECTIONS = 64
 GRACE_SECONDS = 1.0
 
 _BULK = {"X-Modelhub-Priority": "bulk"}
+_OTHERS = "X-Modelhub-Others-Ms"
 _TRACE = ("traceparent", "tracestate")
 
 
@@ -51,7 +52,8 @@ def predict(
     is_bulk: bool = False,
     trace: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """{"model_id", "version", "predictions": […], "latency_ms"} for texts or rows, as the gateway answers.
+    """{"model_id", "version", "predictions": […], "latency_ms"} for texts or rows, as the gateway answers; of a bulk
+    request, while others are answered, "others_seconds" besides: their mean latency in the model's process.
 
     model_id: or a lineage's name; the answer's model_id says which version of it was asked. is_bulk: nobody waits for
     the answer, so the requests of those who do go first. trace: see `trace_of`.
@@ -91,6 +93,8 @@ def predict(
     except ValueError as error:
         raise LoaderdError(f"loaderd's door answered {response.status_code} without JSON; see its log.") from error
     if response.is_success:
+        if is_bulk and (others := response.headers.get(_OTHERS)) is not None:
+            return {**answer, "others_seconds": float(others) / 1000}
         return dict(answer)
     raise _said_here(from_message(answer["error"]))
 

@@ -24,7 +24,7 @@ from loaderd.errors import (
     UnknownModel,
 )
 from modelhub.inference import client
-from modelhub.jobs.pacing import Others, Pace
+from modelhub.jobs.pacing import Pace
 
 # It may be otherwise in a moment. UnknownModel: loaderd was started again and has not been told of its models yet.
 PASSING = (
@@ -69,7 +69,6 @@ class Asker:
     user: str
     timeout_seconds: float
     pace: Pace
-    others: Others
     patience_seconds: float
     stop: threading.Event
     on_waiting: Callable[[LoaderdError], None] = lambda error: None
@@ -110,8 +109,7 @@ class Asker:
                 self._rest(RETRY_SECONDS[min(tries, len(RETRY_SECONDS) - 1)])
                 tries += 1
         seconds = answer["latency_ms"] / 1000
-        self.others.asked(seconds)
-        self._rest(self.pace.took(len(items), seconds))
+        self._rest(self.pace.took(len(items), seconds, answer.get("others_seconds")))
         predictions: list[dict[str, Any]] = answer["predictions"]
         return predictions
 

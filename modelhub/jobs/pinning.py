@@ -6,11 +6,8 @@ import contextlib
 import time
 from typing import Any
 
-from loaderd.client import LoaderClient
-from loaderd.errors import InvalidInput, LoaderdError, ModelNotLoaded, UnknownModel
-from modelhub.conf import config
+from loaderd.errors import InvalidInput, ModelNotLoaded, UnknownModel
 from modelhub.inference import client
-from modelhub.jobs.pacing import Answered
 from modelhub.lifecycle.versions import highest
 from modelhub.registry.choices import Status
 from modelhub.registry.models import Alias, Model, ModelVersion
@@ -69,12 +66,3 @@ def signature_of(version: ModelVersion, *, user: str) -> dict[str, Any]:
         )
     signature: dict[str, Any] = version.signature
     return signature
-
-
-def answered(model_id: str) -> Answered | None:
-    """What the model's process has answered, as loaderd saw it a moment ago; None when it does not say."""
-    try:
-        seen = LoaderClient(config().control_socket, timeout_seconds=1.0).status()["models"][model_id]["counters"]
-        return Answered(int(seen["requests"]), float(seen["latency_seconds"]), float(seen["last_at"] or 0.0))
-    except (LoaderdError, KeyError, TypeError):
-        return None

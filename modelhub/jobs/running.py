@@ -14,7 +14,6 @@ import time
 import uuid
 from collections.abc import Callable
 from datetime import timedelta
-from functools import partial
 from typing import Any, BinaryIO
 
 from django.db import DatabaseError, InterfaceError, OperationalError, connection
@@ -31,7 +30,7 @@ from modelhub.jobs.folders import JobFolder
 from modelhub.jobs.formats import PARQUET, open_reader
 from modelhub.jobs.models import UNDER_WAY, Job, JobState
 from modelhub.jobs.options import Options
-from modelhub.jobs.pacing import Others, Pace
+from modelhub.jobs.pacing import Pace
 from modelhub.jobs.results import PartFile
 from modelhub.jobs.scoring import Plan, Scoring
 from modelhub.jobs.submitting import CHANNEL
@@ -156,13 +155,11 @@ class JobRun:
         if job.rows_total is None:
             self._count(source, options)
             source.seek(0)
-        others = Others(partial(pinning.answered, version.model_id))
         asker = Asker(
             version.model_id,
             job.owner_name,
             timeout_seconds=client.time_limit_seconds(),
-            pace=Pace(options.batch_rows, others.seconds),
-            others=others,
+            pace=Pace(options.batch_rows),
             patience_seconds=PATIENCE_SECONDS,
             stop=self._stop,
         )

@@ -23,7 +23,7 @@ from modelhub.jobs.asking import Asker, MustWait, Stopped
 from modelhub.jobs.checkpoint import Checkpoint, CheckpointFile
 from modelhub.jobs.formats import PARQUET, format_of
 from modelhub.jobs.options import Options
-from modelhub.jobs.pacing import Others, Pace
+from modelhub.jobs.pacing import Pace
 from modelhub.jobs.results import PartFile, Stream
 from modelhub.jobs.scoring import Plan, Scoring
 
@@ -59,13 +59,11 @@ class FilePrediction:
                 pinned = pinning.pinned(kept.model_id, "") if kept else pinning.pinned(model, version)
                 signature = pinning.signature_of(pinned, user=user)
                 plan = Plan(source, self.source_kind, signature, self.options)
-                others = Others(partial(pinning.answered, pinned.model_id))
                 asker = Asker(
                     pinned.model_id,
                     user,
                     timeout_seconds=client.time_limit_seconds(),
-                    pace=Pace(self.options.batch_rows, others.seconds),
-                    others=others,
+                    pace=Pace(self.options.batch_rows),
                     patience_seconds=patience_seconds,
                     stop=stop,
                     on_waiting=shown.waits,

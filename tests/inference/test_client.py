@@ -30,6 +30,7 @@ class Door(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
         self.connections = 0
         self.headers: list[dict[str, str]] = []
         self.status, self.answer = 200, ANSWER
+        self.others_ms = ""
         self.hold = threading.Event()
         self.hold.set()
         super().__init__(str(path), Handler)
@@ -54,6 +55,8 @@ class Handler(BaseHTTPRequestHandler):
         content = json.dumps(self.server.answer).encode()
         self.send_response(self.server.status)
         self.send_header("Content-Length", str(len(content)))
+        if self.server.others_ms:
+            self.send_header("X-Modelhub-Others-Ms", self.server.others_ms)
         self.end_headers()
         self.wfile.write(content)
 
@@ -103,6 +106,16 @@ def test_the_trace_of_the_caller_is_passed_on(door: Door) -> None:
 @pytest.mark.parametrize("value", ["", "ü", "a\nx: y", "\x7f"])
 def test_what_cannot_be_a_header_is_left_out(value: str) -> None:
     assert client.trace_of({"traceparent": value}) == {}
+
+
+def test_bulk_work_goes_last_and_is_told_how_others_are_answered(door: Door) -> None:
+    assert client.predict("m", ["x"], user="ada", timeout_seconds=10.0, is_bulk=True) == ANSWER
+    assert door.headers[0]["X-Modelhub-Priority"] == "bulk"
+    door.others_ms = "2.500"
+    answer = client.predict("m", ["x"], user="ada", timeout_seconds=10.0, is_bulk=True)
+    assert answer == {**ANSWER, "others_seconds": 0.0025}
+    assert predict(["x"]) == ANSWER
+    assert "X-Modelhub-Priority" not in door.headers[-1]
 
 
 def test_connections_are_used_again(door: Door) -> None:

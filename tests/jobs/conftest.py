@@ -41,13 +41,14 @@ def answer_to(item: Any) -> dict[str, Any]:
 
 class Model:
     """errors: raised one after another, before anything is answered. asked: the sizes of the requests. refused: the
-    text that it takes for wrong."""
+    text that it takes for wrong. others_seconds: how those are answered who ask besides."""
 
     def __init__(self) -> None:
         self.errors: list[LoaderdError] = []
         self.asked: list[int] = []
         self.headers: list[bool] = []
         self.refused = REFUSED
+        self.others_seconds: float | None = None
         self.on_asked: Callable[[], None] = lambda: None
         self._lock = threading.Lock()
 
@@ -67,7 +68,8 @@ class Model:
             "model_id": model_id,
             "version": "1.0",
             "predictions": [answer_to(item) for item in inputs],
-            "latency_ms": 0.5,
+            "latency_ms": 0.1 * len(inputs),
+            **({} if self.others_seconds is None else {"others_seconds": self.others_seconds}),
         }
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import pytest
 
 from modelhub.jobs.pacing import (
+    FIRST_ROWS,
     MOST_ROWS,
     QUIET_AFTER_SECONDS,
     QUIET_SECONDS,
     RARE_TIME_SHARE,
     SHORT_SHARE,
     SHORT_TIME_SHARE,
-    Answered,
-    Others,
     Pace,
 )
 
@@ -21,7 +20,7 @@ def settle(pace: Pace, fixed: float, per_row: float) -> int:
     """Rows that it arrives at with a model that takes so long."""
     for _ in range(40):
         rows = pace.rows
-        pace.took(rows, fixed + per_row * rows)
+        pace.took(rows, fixed + per_row * rows, None)
     return pace.rows
 
 
@@ -40,85 +39,50 @@ def share(rest: float, computed: float) -> float:
     return computed / (computed + rest)
 
 
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 def test_beside_slow_answers_requests_are_short_and_use_a_small_share_of_the_time() -> None:
-    latency: float | None = None
-    pace = Pace(others=lambda: latency)
+    clock = Clock()
+    pace = Pace(clock=clock)
     assert settle(pace, 0.0004, 0.00005) == MOST_ROWS
     latency = 0.010
+    pace.took(pace.rows, 0.0004 + pace.rows * 0.00005, latency)
     rows = pace.rows  # the very next one is short
     assert rows > 1
     assert 0.0004 + rows * 0.00005 <= SHORT_SHARE * latency
     computed = 0.0004 + rows * 0.00005
-    assert share(pace.took(rows, computed), computed) == pytest.approx(SHORT_TIME_SHARE)
-    assert pace.took(rows, 0.5) < 0.1, "most of it was behind others: no reason to rest longer"
-    latency = None
-    assert pace.took(rows, computed) == 0.0
+    assert share(pace.took(rows, computed, latency), computed) == pytest.approx(SHORT_TIME_SHARE)
+    assert pace.took(rows, 0.5, latency) < 0.1, "most of it was behind others: no reason to rest longer"
 
 
 @pytest.mark.parametrize(("fixed", "per_row"), [(0.0004, 0.00005), (0.0, 0.010)])
 def test_beside_quick_answers_requests_are_rare(fixed: float, per_row: float) -> None:
-    latency: float | None = None
-    pace = Pace(others=lambda: latency)
-    settle(pace, fixed, per_row)
     latency = 0.0006
+    pace = Pace()
+    settle(pace, fixed, per_row)
+    pace.took(pace.rows, fixed + per_row * pace.rows, latency)
     rows = pace.rows
     computed = fixed + per_row * rows
     assert rows == 1 or computed <= 0.003
-    assert share(pace.took(rows, computed), computed) == pytest.approx(RARE_TIME_SHARE, rel=0.6)
+    assert share(pace.took(rows, computed, latency), computed) == pytest.approx(RARE_TIME_SHARE, rel=0.6)
 
 
-class Counter:
-    """A model's process: its count is what loaderd saw a moment ago."""
-
-    def __init__(self) -> None:
-        self.now, self.requests, self.seconds, self.last_at = 0.0, 100, 1.0, 0.0
-
-    def __call__(self) -> Answered:
-        return Answered(self.requests, self.seconds, self.last_at)
-
-    def answered(self, seconds: float = 0.001) -> None:
-        self.requests += 1
-        self.seconds += seconds
-        self.last_at = self.now
+def test_the_first_answer_is_to_so_few_rows_that_others_hardly_notice_and_tells_of_them() -> None:
+    pace = Pace()
+    assert pace.rows == FIRST_ROWS
+    assert pace.took(FIRST_ROWS, 0.0005, 0.001) > 0.0
 
 
-def test_ones_own_requests_are_nobody_else() -> None:
-    counter = Counter()
-    others = Others(counter, clock=lambda: counter.now, wall=lambda: counter.now)
-    assert others.seconds() is None
-    for step in range(500):
-        counter.now = step * 0.1
-        if step % 10:  # the count lags behind by up to a second
-            others.asked(0.001)
-        else:
-            counter.requests, counter.last_at = 100 + sum(1 for one in range(step) if one % 10), counter.now - 0.1
-        assert others.seconds() is None, step
-
-
-def test_one_foreign_request_is_seen_and_forgotten_after_a_while() -> None:
-    counter = Counter()
-    others = Others(counter, clock=lambda: counter.now, wall=lambda: counter.now)
-    others.seconds()
-    for _ in range(20):
-        counter.now += 0.5
-        others.asked(0.001)
-        counter.answered()
-    counter.now += 1
-    assert others.seconds() is None
-    counter.answered(0.004)
-    counter.now += 1
-    assert others.seconds() == pytest.approx(0.004)
-    counter.now += QUIET_AFTER_SECONDS + 1
-    assert others.seconds() is None
-
-
-def test_another_process_begins_to_count_anew() -> None:
-    counter = Counter()
-    others = Others(counter, clock=lambda: counter.now, wall=lambda: counter.now)
-    others.seconds()
-    counter.now, counter.requests = 5.0, 0
-    assert others.seconds() is None
-    counter.now = 10.0
-    counter.answered()
-    counter.now = 12.0
-    assert others.seconds() is not None
+def test_others_are_forgotten_after_a_while_and_not_at_once() -> None:
+    clock = Clock()
+    pace = Pace(clock=clock)
+    assert pace.took(FIRST_ROWS, 0.001, 0.002) > 0.0
+    clock.now = QUIET_AFTER_SECONDS / 2  # another one of the model's processes, which they did not ask
+    assert pace.took(FIRST_ROWS, 0.001, None) > 0.0
+    clock.now = QUIET_AFTER_SECONDS
+    assert pace.took(FIRST_ROWS, 0.001, None) == 0.0

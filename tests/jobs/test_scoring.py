@@ -28,7 +28,7 @@ from modelhub.jobs.asking import Asker, MustWait, Stopped
 from modelhub.jobs.checkpoint import Checkpoint
 from modelhub.jobs.formats.rows import FileRefused
 from modelhub.jobs.options import Options
-from modelhub.jobs.pacing import Others, Pace
+from modelhub.jobs.pacing import Pace
 from modelhub.jobs.results import PartFile
 from modelhub.jobs.scoring import Plan, RowRefused, Scoring
 from tests.jobs.conftest import REFUSED, ROWS_SIGNATURE, SIGNATURE, Model, answer_to
@@ -58,8 +58,7 @@ class Run:
     def go(self, concurrency: int = 1, patience_seconds: float = 0.0, **options: Any) -> Checkpoint:
         """Goes on from what was kept, as another process would."""
         how = Options(**{"batch_rows": 16, **options})
-        others = Others(lambda: None)
-        asker = Asker("m-v1", "ada", 5.0, Pace(how.batch_rows), others, patience_seconds, self.stop)
+        asker = Asker("m-v1", "ada", 5.0, Pace(how.batch_rows), patience_seconds, self.stop)
         kept = self.kept and Checkpoint.from_json(json.loads(json.dumps(self.kept.to_json())))
         with self.source.open("rb") as source:
             plan = Plan(source, self.kind, self.signature, how)
@@ -333,6 +332,17 @@ class TestWaiting:
         model.errors = [UnknownFramework("none such.")]
         with pytest.raises(UnknownFramework):
             run.go()
+
+
+def test_requests_grow_until_an_answer_tells_of_others_and_are_small_from_then_on(run: Run, model: Model) -> None:
+    def asked() -> None:
+        model.others_seconds = 0.010 if sum(model.asked) > 200 else None
+
+    model.on_asked = asked
+    assert run.go(batch_rows=None).rows == COUNT
+    told = next(index for index, _ in enumerate(model.asked) if sum(model.asked[: index + 1]) > 200)
+    # One may be on its way, and one be read, when the answer comes.
+    assert max(model.asked[: told + 1]) > 2 * max(model.asked[told + 3 :])
 
 
 def test_a_full_disk_loses_nothing_that_was_kept(run: Run, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,9 +12,13 @@ from hypothesis import strategies as st
 from loaderd.worker.batching import (
     BULK_CALL_SECONDS,
     BULK_PATIENCE_SECONDS,
+    RETURN_GAP_SECONDS,
+    RETURN_LEAST_SECONDS,
+    RETURN_SHARE,
     Job,
     Line,
     Rank,
+    Return,
     Slice,
     choose,
     handed_out,
@@ -205,3 +209,60 @@ def test_bulk_work_finds_back_from_calls_that_were_slow_by_chance() -> None:
         sizes.append(items_of(line.take(0.0)))
         line.called(sizes[-1], 0.012 + sizes[-1] * 0.0001)
     assert sizes[-2] == 64
+
+
+def after(requests: int, waiting_items: int, seconds: float = 0.2, max_items: int = 32) -> Return:
+    """After a call of so many requests of one item, while which so many others came; it ended at 10.0."""
+    back = Return(max_items)
+    back.answered(requests, requests, seconds, now=10.0)
+    if back.is_expected:
+        back.begins(waiting_items)
+    return back
+
+
+def test_the_next_call_waits_for_those_that_the_last_one_answered_until_they_are_there() -> None:
+    back = after(requests=16, waiting_items=0)
+    assert back.is_expected
+    for waiting in range(1, 16):
+        assert 0.0 < back.worth_waiting(waiting, 10.001) < 0.2 * RETURN_SHARE
+    assert back.worth_waiting(16, 10.001) == 0.0
+
+
+def test_those_that_came_meanwhile_are_computed_with_them() -> None:
+    back = after(requests=4, waiting_items=4)
+    assert back.worth_waiting(7, 10.0) > 0.0
+    assert back.worth_waiting(8, 10.0) == 0.0
+
+
+def test_nothing_waits_longer_than_a_small_share_of_the_last_call() -> None:
+    back = after(requests=16, waiting_items=0)
+    assert back.worth_waiting(15, 10.0 + 0.2 * RETURN_SHARE - 0.0001) == pytest.approx(0.0001)
+    assert back.worth_waiting(15, 10.0 + 0.2 * RETURN_SHARE) == 0.0
+    assert back.worth_waiting(0, 10.0) == 0.0, "nobody is there to wait: the thread waits for the first as ever"
+
+
+def test_a_lone_client_never_waits() -> None:
+    assert not after(requests=1, waiting_items=0).is_expected
+    assert after(requests=1, waiting_items=1).worth_waiting(1, 10.0) >= RETURN_GAP_SECONDS
+
+
+def test_a_full_call_waits_for_nobody() -> None:
+    assert after(requests=32, waiting_items=32).worth_waiting(32, 10.0) == 0.0
+
+
+def test_short_calls_and_parts_of_large_requests_wait_for_nobody() -> None:
+    assert not after(requests=16, waiting_items=16, seconds=0.9 * RETURN_LEAST_SECONDS / RETURN_SHARE).is_expected
+    assert not after(requests=0, waiting_items=5).is_expected
+
+
+def test_only_interactive_requests_wait_for_others() -> None:
+    line = Line(64)
+    line.add(ranked(3, Rank.INTERACTIVE))
+    line.add(ranked(2, Rank.INTERACTIVE))
+    assert line.interactive_items == 5
+    line.add(ranked(1, Rank.URGENT))
+    assert line.interactive_items == 0
+    items_of(line.take(0.0))
+    assert line.interactive_items == 5
+    line.add(ranked(100, Rank.BULK))
+    assert line.interactive_items == 0

@@ -12,6 +12,7 @@ import pytest
 from loaderd.errors import LoaderdError
 from loaderd.frameworks.base import LoadedModel
 from loaderd.generation.contract import Event, Generation
+from loaderd.worker import batching
 from loaderd.worker.batching import Job, Rank
 from loaderd.worker.compute import ComputeThread
 from tests.deadline import wait_until
@@ -229,3 +230,49 @@ class TestHere:
         running = self.known(Wide())
         assert not running.thread.compute_here([rows(1)], self.keep)
         running.thread.end(lambda: None)
+
+
+class Slow(Double):
+    """Tells of each call's items as it begins, and computes for a while."""
+
+    def __init__(self, seconds: float) -> None:
+        self.calls: SimpleQueue[int] = SimpleQueue()
+        self._seconds = seconds
+
+    def predict(self, inputs: Batch) -> dict[str, np.ndarray]:
+        self.calls.put(len(inputs["x"]))
+        threading.Event().wait(self._seconds)
+        return {"y": inputs["x"]}
+
+
+def test_clients_that_ask_again_at_once_are_computed_together_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "RETURN_GAP_SHARE", 5.0)  # a busy machine: it is about who comes, not about when
+    monkeypatch.setattr(batching, "RETURN_SHARE", 50.0)
+    model = Slow(0.1)
+    running = Running(model)
+    running.thread.submit([rows(1), rows(1), rows(1), rows(1)])
+    assert model.calls.get(timeout=ANSWER_SECONDS) == 4
+    for _ in range(3):
+        running.next_done(4)
+        for _ in range(4):  # one by one, as they are read from sockets
+            running.thread.submit(rows(1))
+        assert model.calls.get(timeout=ANSWER_SECONDS) == 4
+    running.next_done(4)
+    running.thread.end(lambda: None)
+
+
+def test_what_is_asked_between_two_calls_does_not_wait_for_requests_that_may_come_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(batching, "RETURN_GAP_SHARE", 1e6)
+    monkeypatch.setattr(batching, "RETURN_SHARE", 1e6)
+    model = Slow(0.01)
+    running, asked = Running(model), threading.Event()
+    running.thread.submit([rows(1), rows(1)])
+    running.next_done(2)
+    assert model.calls.get(timeout=ANSWER_SECONDS) == 2
+    running.thread.submit(rows(1))  # the other one does not come
+    running.thread.ask(asked.set)
+    assert asked.wait(ANSWER_SECONDS)
+    assert model.calls.get(timeout=ANSWER_SECONDS) == 1
+    running.thread.end(lambda: None)
