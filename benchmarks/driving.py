@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import re
@@ -19,6 +20,7 @@ from benchmarks import places, processes
 WRK_MISSING = "wrk is not installed: it makes the load (Debian: apt-get install wrk)."
 TIMEOUT_SECONDS = 30
 CORES = os.cpu_count() or 1
+JSON = (("Content-Type", "application/json"),)
 
 
 class DrivingFailed(Exception):
@@ -27,14 +29,31 @@ class DrivingFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request: path, and body as JSON on one line."""
+    """One request. headers: its own, beside those of all requests of a run."""
 
     path: str
-    body: str
+    body: bytes
+    headers: tuple[tuple[str, str], ...] = JSON
 
     @classmethod
     def of(cls, path: str, body: Any) -> Call:
-        return cls(path, json.dumps(body, separators=(",", ":")))
+        """With this body as JSON."""
+        return cls(path, json.dumps(body, separators=(",", ":")).encode())
+
+    def request(self, host: str, headers: Mapping[str, str]) -> bytes:
+        """As it goes over a connection."""
+        fields = (("Host", host), *headers.items(), *self.headers, ("Content-Length", str(len(self.body))))
+        lines = "".join(f"{name}: {value}\r\n" for name, value in fields)
+        return f"POST {self.path} HTTP/1.1\r\n{lines}\r\n".encode() + self.body
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """headers: by lower-case name."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +87,18 @@ def require_wrk() -> str:
     return found
 
 
+def ask(address: str, call: Call, headers: Mapping[str, str]) -> Answer:
+    """What is answered to it on a connection of its own. Raises OSError, HTTPException."""
+    connection = http.client.HTTPConnection(address, timeout=TIMEOUT_SECONDS)
+    try:
+        connection.request("POST", call.path, call.body, {**headers, **dict(call.headers)})
+        response = connection.getresponse()
+        names = {name.lower(): value for name, value in response.getheaders()}
+        return Answer(response.status, names, response.read())
+    finally:
+        connection.close()
+
+
 def drive(
     address: str,
     calls: Sequence[Call],
@@ -81,16 +112,17 @@ def drive(
 
     seconds: whole ones, as wrk wants. server: the pids of the server. Raises DrivingFailed.
     """
-    with tempfile.NamedTemporaryFile("w", prefix="bench-", suffix=".tsv") as requests:
-        requests.writelines(f"{call.path}\t{call.body}\n" for call in calls)
+    with tempfile.NamedTemporaryFile(prefix="bench-", suffix=".requests") as requests:
+        for call in calls:
+            request = call.request(address, headers or {})
+            requests.write(b"%d\n%b" % (len(request), request))
         requests.flush()
-        lines = "\n".join(f"{name}: {value}" for name, value in (headers or {}).items())
         client = resource.getrusage(resource.RUSAGE_CHILDREN)
         own, busy, began = processes.cpu_seconds(server), processes.machine_busy_seconds(), time.perf_counter()
         done = subprocess.run(
             [require_wrk(), "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", f"{TIMEOUT_SECONDS}s",
              "-s", str(places.ROOM / "wrk.lua"), f"http://{address}/"],
-            env={**os.environ, "REQUESTS": requests.name, "HEADERS": lines}, capture_output=True, text=True,
+            env={**os.environ, "REQUESTS": requests.name}, capture_output=True, text=True,
         )  # fmt: skip
         wall, busy = time.perf_counter() - began, processes.machine_busy_seconds() - busy
         own = max(0.0, processes.cpu_seconds(server) - own)

@@ -3,35 +3,38 @@
 In-process: one program for each core with one thread, as the server has one process for each core with one thread
 (`instances` = cores); the faster of an ordinary program and of our own loaded model without a server (alone.py), at
 its best batch, with the items already in memory. Through the server: wrk on the same cores, one item a request at the
-best concurrency, and requests that carry the best batch themselves. The three are measured in turn, round by round; a
-ratio is formed within a round, and the median of the rounds stands.
+best concurrency, and requests that carry the best batch themselves, as JSON and as the protocol's binary tensors. The
+four are measured in turn, round by round; a ratio is formed within a round, and the median of the rounds stands. Before
+that each request is sent once, and its answer looked at.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import math
 import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from http.client import HTTPException
 from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import document, limits, places, processes, setting
+from benchmarks import document, limits, places, processes, setting, ways
 from benchmarks.alone import FULL
 from benchmarks.document import table
-from benchmarks.driving import Call, DrivingFailed, drive
+from benchmarks.driving import DrivingFailed, drive
 from benchmarks.limits import CORES, LimitFailed, Programs
-from benchmarks.models import MODELS, items_of
 from benchmarks.peers.modelhub import Modelhub
+from benchmarks.ways import Way
 
 WITH_PRECISIONS = ("minilm",)
 CONNECTIONS = (8, 16, 32, 64, 128)
+BATCH_CONNECTIONS = (CORES, 2 * CORES, 4 * CORES, 8 * CORES)
 SCOUT_SECONDS = 2
+WAYS = 3  # in which the server is asked
 TARGET = 0.95
 
 console = Console(highlight=False, soft_wrap=True)
@@ -39,17 +42,19 @@ console = Console(highlight=False, soft_wrap=True)
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """Items per second; foreign_share: the largest one of the three runs."""
+    """Items per second; binary: batches as binary tensors. foreign_share: the largest one of the four runs."""
 
     in_process: float
     single: float
     batched: float
+    binary: float
     foreign_share: float
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """One model in one precision. how, batch: of the in-process limit; connections: of single items, and of batches.
+    """One model in one precision. how, batch: of the in-process limit; connections: of single items, of batches, and of
+    batches as binary tensors.
 
     failed: a sentence when it could not be measured, as when the canary refuses the precision.
     """
@@ -58,7 +63,7 @@ class Kept:
     precision: str
     how: str = ""
     batch: int = 0
-    connections: tuple[int, int] = (0, 0)
+    connections: tuple[int, int, int] = (0, 0, 0)
     rounds: tuple[Round, ...] = ()
     failed: str = ""
     version: str = ""
@@ -71,6 +76,10 @@ class Kept:
     def batched_ratio(self) -> float:
         return statistics.median(each.batched / each.in_process for each in self.rounds)
 
+    @property
+    def binary_ratio(self) -> float:
+        return statistics.median(each.binary / each.in_process for each in self.rounds)
+
 
 def measure(models: Sequence[str], rounds: int, seconds: int, precisions: Sequence[str], target: Path) -> None:
     """Adds to <state>/bench/kept.json, one entry for each model and precision, and writes the document's table."""
@@ -81,7 +90,7 @@ def measure(models: Sequence[str], rounds: int, seconds: int, precisions: Sequen
             console.print(f"[bold]{model}, {precision}")
             try:
                 kept = of_model(model, precision, rounds, seconds)
-            except (AssertionError, DrivingFailed, LimitFailed) as error:
+            except (AssertionError, DrivingFailed, LimitFailed, OSError, HTTPException) as error:
                 kept = Kept(model, precision, failed=" ".join(str(error).split()), version=setting.version())
                 console.print(f"  failed: {kept.failed}", markup=False)
             found[model, precision] = kept
@@ -91,44 +100,71 @@ def measure(models: Sequence[str], rounds: int, seconds: int, precisions: Sequen
 
 
 def of_model(model: str, precision: str, rounds: int, seconds: int) -> Kept:
-    """Raises AssertionError when the model is not loaded, or a request fails; DrivingFailed, LimitFailed."""
+    """Raises AssertionError when the model is not loaded, or a request fails or is answered wrongly; DrivingFailed,
+    LimitFailed, OSError, HTTPException."""
     server = Modelhub()
     server.policies[model] = {"instances": CORES} | ({} if precision == FULL else {"precision": precision})
     with contextlib.ExitStack() as stack:
         stack.callback(server.end)
         server.start([model])
-        ways = {"our model": stack.enter_context(limits.own_programs(model, precision, CORES))}
+        programs = {"our model": stack.enter_context(limits.own_programs(model, precision, CORES))}
         if precision == FULL:
-            ways["ordinary program"] = stack.enter_context(limits.programs(model, CORES))
+            programs["ordinary program"] = stack.enter_context(limits.programs(model, CORES))
         best = max(
-            (programs.rate(batch, SCOUT_SECONDS).items_per_second, how, batch)
-            for how, programs in ways.items()
+            (running.rate(batch, SCOUT_SECONDS).items_per_second, how, batch)
+            for how, running in programs.items()
             for batch in limits.BATCHES[model]
         )
         _, how, batch = best
-        through(server, model, 1, CONNECTIONS[0], SCOUT_SECONDS)  # warm
-        single = max(CONNECTIONS, key=lambda c: through(server, model, 1, c, SCOUT_SECONDS)[0])
-        several = (CORES, 2 * CORES, 4 * CORES)
-        batched = max(several, key=lambda c: through(server, model, batch, c, SCOUT_SECONDS)[0])
-        made = tuple(
-            one_round(server, ways[how], model, batch, (single, batched), seconds, number) for number in range(rounds)
+        asked = asked_of(server, model, precision, batch)
+        through(server, asked[0], CONNECTIONS[0], SCOUT_SECONDS)  # warm
+        single, batched, binary = (
+            max(tried, key=lambda c: through(server, way, c, SCOUT_SECONDS)[0])
+            for way, tried in zip(asked, (CONNECTIONS, BATCH_CONNECTIONS, BATCH_CONNECTIONS), strict=True)
         )
-    return Kept(model, precision, how, batch, (single, batched), made, version=setting.version())
+        connections = (single, batched, binary)
+        made = tuple(
+            one_round(server, programs[how], asked, batch, connections, seconds, number) for number in range(rounds)
+        )
+    return Kept(model, precision, how, batch, connections, made, version=setting.version())
+
+
+def asked_of(server: Modelhub, model: str, precision: str, batch: int) -> tuple[Way, Way, Way]:
+    """Single items, batches, and batches as binary tensors, all answered rightly. Raises AssertionError, OSError,
+    HTTPException.
+
+    The labels are compared in full precision only: others may tell a close one otherwise.
+    """
+    single, batched = ways.as_json(server, model, 1), ways.as_json(server, model, batch)
+    binary = batched.by_binary_tensors()
+    of_single, of_batched, of_binary = (
+        ways.answers(server.address, server.headers(), way) for way in (single, batched, binary)
+    )
+    if precision == FULL:
+        ways.check_labels(single, of_single)
+        ways.check_labels(batched, of_batched)
+    ways.check_same(of_batched, of_binary)
+    return single, batched, binary
 
 
 def one_round(
-    server: Modelhub, alone: Programs, model: str, batch: int, connections: tuple[int, int], seconds: int, number: int
+    server: Modelhub,
+    alone: Programs,
+    asked: Sequence[Way],
+    batch: int,
+    connections: Sequence[int],
+    seconds: int,
+    number: int,
 ) -> Round:
     """The in-process limit before or after the server, by turns."""
     without = partial(in_process, alone, batch, seconds)
     before = without() if number % 2 == 0 else None
-    single, foreign = through(server, model, 1, connections[0], seconds)
-    batched, foreign_too = through(server, model, batch, connections[1], seconds)
-    limit, foreign_before = before or without()
-    found = Round(limit, single, batched, max(foreign, foreign_too, foreign_before))
+    seen = [through(server, way, count, seconds) for way, count in zip(asked, connections, strict=True)]
+    (limit, foreign), (single, batched, binary) = before or without(), (rate for rate, _ in seen)
+    found = Round(limit, single, batched, binary, max(foreign, *(share for _, share in seen)))
     console.print(
-        f"  in-process {limit:,.0f}, one item a request {single:,.0f}, {batch} items {batched:,.0f} items/s; "
-        f"others {found.foreign_share:.0%}", markup=False,
+        f"  in-process {limit:,.0f}, one item a request {single:,.0f}, {batch} items {batched:,.0f}, as binary tensors "
+        f"{binary:,.0f} items/s; others {found.foreign_share:.0%}", markup=False,
     )  # fmt: skip
     return found
 
@@ -141,27 +177,22 @@ def in_process(alone: Programs, batch: int, seconds: int) -> tuple[float, float]
     return rate.items_per_second, max(0.0, busy - own) / (time.perf_counter() - began) / CORES
 
 
-def through(server: Modelhub, model: str, size: int, connections: int, seconds: int) -> tuple[float, float]:
+def through(server: Modelhub, way: Way, connections: int, seconds: int) -> tuple[float, float]:
     """Items per second, and the share of the machine that others used. Raises AssertionError when a request fails."""
-    items = items_of(model)
-    many = (items * math.ceil(size / len(items)))[: max(size, len(items))]
-    calls = [
-        Call.of(server.path(model), server.body(MODELS[model], many[start : start + size]))
-        for start in range(0, len(many) - size + 1, size)
-    ]
-    run = drive(server.address, calls, connections, seconds, headers=server.headers(), server=server.pids())
+    run = drive(server.address, way.calls, connections, seconds, headers=server.headers(), server=server.pids())
     assert not run.errors, f"{run.errors} of {run.requests} requests failed"
-    return run.requests_per_second * size, run.foreign_share
+    return run.requests_per_second * way.items, run.foreign_share
 
 
 def read(file: Path) -> dict[tuple[str, str], Kept]:
-    """What was measured of the code as it is now; nothing when there is no file."""
+    """What was measured of the code as it is now, in all ways; nothing when there is no file."""
     found: dict[tuple[str, str], Kept] = {}
     for entry in json.loads(file.read_text()) if file.exists() else []:
-        made = tuple(Round(**each) for each in entry.pop("rounds"))
+        if entry["version"] != setting.version() or len(entry["connections"]) != WAYS:
+            continue
+        made = tuple(Round(**each) for each in entry["rounds"])
         kept = Kept(**{**entry, "connections": tuple(entry["connections"]), "rounds": made})
-        if kept.version == setting.version():
-            found[kept.model, kept.precision] = kept
+        found[kept.model, kept.precision] = kept
     return found
 
 
@@ -170,10 +201,11 @@ def part(found: Sequence[Kept]) -> str:
     lines = []
     for each in found:
         if each.failed:
-            lines.append([each.model, each.precision, f"not measured: {each.failed}", *[""] * 7])
+            lines.append([each.model, each.precision, f"not measured: {each.failed}", *[""] * 9])
             continue
         middle = [
-            statistics.median(getattr(r, name) for r in each.rounds) for name in ("in_process", "single", "batched")
+            statistics.median(getattr(r, name) for r in each.rounds)
+            for name in ("in_process", "single", "batched", "binary")
         ]
         ratios = [r.single / r.in_process for r in each.rounds]
         lines.append([
@@ -182,11 +214,14 @@ def part(found: Sequence[Kept]) -> str:
             f"{min(ratios):.0%} to {max(ratios):.0%}",
             "met" if each.single_ratio >= TARGET else "**not met**",
             f"{middle[2]:,.0f} (c = {each.connections[1]})", f"{each.batched_ratio:.0%}",
+            f"{middle[3]:,.0f} (c = {each.connections[2]})", f"{each.binary_ratio:.0%}",
             f"{statistics.median(r.foreign_share for r in each.rounds):.0%}",
         ])  # fmt: skip
     head = ["model", "precision", "in-process, items/s", "one item a request, items/s", "ratio", "of the rounds",
-            f"≥ {TARGET:.0%}", "batches, items/s", "ratio", "others' CPU"]  # fmt: skip
+            f"≥ {TARGET:.0%}", "batches, items/s", "ratio", "batches, binary tensors, items/s", "ratio",
+            "others' CPU"]  # fmt: skip
     return (
         f"{CORES} processes of one thread each on both sides, {CORES} cores; wrk and the gateway run on them too. "
-        f"`batches`: requests that carry the in-process limit's best batch.\n\n{table(head, lines)}"
+        "`batches`: requests that carry the in-process limit's best batch, as JSON or as the protocol's binary tensors."
+        f"\n\n{table(head, lines)}"
     )

@@ -73,7 +73,7 @@ class Load:
     def __init__(self, address: str, headers: Mapping[str, str], streams: Sequence[Stream]) -> None:
         self._host, _, port = address.partition(":")
         self._port = int(port)
-        self._head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        self._headers = headers
         self._streams = streams
         self.seen = {stream.name: Seen() for stream in streams}
         self._stop = threading.Event()
@@ -97,7 +97,7 @@ class Load:
     async def _send(self, stream: Stream) -> None:
         due: asyncio.Queue[tuple[float, bytes] | None] = asyncio.Queue()
         workers = [asyncio.create_task(self._work(stream.name, due)) for _ in range(stream.connections)]
-        requests = [self._request(call) for call in stream.calls]
+        requests = [call.request(self._host, self._headers) for call in stream.calls]
         number = 0
         while not self._stop.is_set():
             at = self._began + number / stream.per_second
@@ -110,13 +110,6 @@ class Load:
         for _ in workers:
             due.put_nowait(None)
         await asyncio.gather(*workers)
-
-    def _request(self, call: Call) -> bytes:
-        body = call.body.encode()
-        return (
-            f"POST {call.path} HTTP/1.1\r\nHost: {self._host}\r\n{self._head}"
-            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-        ).encode() + body
 
     async def _work(self, name: str, due: asyncio.Queue[tuple[float, bytes] | None]) -> None:
         """One connection, opened again after it broke."""

@@ -1,15 +1,13 @@
--- wrk script: POSTs the lines of the file $REQUESTS in turn and prints the run's figures as one line of JSON.
--- A line is "path<TAB>body"; $HEADERS has one "Name: value" a line.
+-- wrk script: sends the requests of the file $REQUESTS in turn and prints the run's figures as one line of JSON.
+-- Each stands there as it goes over the connection, any byte in it, behind a line with its length.
 local requests, at = {}, 0
-wrk.method = "POST"
-wrk.headers["Content-Type"] = "application/json"
-for name, value in string.gmatch(os.getenv("HEADERS") or "", "([^:\n]+): ([^\n]*)") do wrk.headers[name] = value end
 
 function init(args)
-  for line in io.lines(os.getenv("REQUESTS")) do
-    local path, body = string.match(line, "^([^\t]*)\t(.*)$")
-    requests[#requests + 1] = wrk.format(nil, path, nil, body)
+  local file = assert(io.open(os.getenv("REQUESTS"), "rb"))
+  for length in function() return file:read("*l") end do
+    requests[#requests + 1] = file:read(tonumber(length))
   end
+  file:close()
 end
 
 function request()

@@ -60,7 +60,7 @@ def address(server: _Server) -> str:
 
 
 def test_a_stall_is_seen_by_every_request_that_was_due_in_it(server: _Server) -> None:
-    stream = Stream("slow", [Call("/slow", "{}")], per_second=100, connections=1)
+    stream = Stream("slow", [Call("/slow", b"{}")], per_second=100, connections=1)
     with Load(address(server), {}, [stream]) as load:
         wait_until(lambda: len(load.seen["slow"].seconds) >= 60)
     seen = load.seen["slow"]
@@ -71,7 +71,7 @@ def test_a_stall_is_seen_by_every_request_that_was_due_in_it(server: _Server) ->
 
 
 def test_refusals_and_broken_connections_are_counted_and_the_rest_goes_on(server: _Server) -> None:
-    calls = [Call("/good", "{}"), Call("/bad", "{}"), Call("/drop", "{}")]
+    calls = [Call("/good", b"{}"), Call("/bad", b"{}"), Call("/drop", b"{}")]
     with Load(address(server), {"X": "y"}, [Stream("mixed", calls, per_second=200, connections=2)]) as load:
         wait_until(lambda: min(load.seen["mixed"].statuses[status] for status in (0, 200, 500)) >= 3)
     seen = load.seen["mixed"]
