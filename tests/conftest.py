@@ -21,7 +21,10 @@ FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 # count on none, run on one worker.
 ONE_CONTROL_SOCKET = ("tests/lifecycle/", "tests/inference/", "tests/api/test_control.py")
 # Likewise: they look at all job folders of the run, and remove those that their database does not know.
-ONE_JOBS_FOLDER = ("tests/jobs/", "tests/api/test_jobs.py", "tests/console/test_jobs.py")
+ONE_JOBS_FOLDER = (
+    *("tests/jobs/", "tests/api/test_jobs.py"),
+    *("tests/console/test_jobs.py", "tests/console/test_predict_file.py"),
+)
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups

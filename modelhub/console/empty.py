@@ -9,6 +9,8 @@ from typing import Any
 from django.http import HttpRequest
 from django.urls import reverse
 
+from modelhub.console.jobs.access import may_predict
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -71,7 +73,7 @@ _WORDS: dict[str, tuple[str, str, str]] = {
     ),
     "jobs.job": (
         "No file was predicted yet",
-        "POST /api/jobs/ takes CSV, JSON lines or Parquet and predicts every row; docs/batch.md shows how.",
+        "A job takes CSV, JSON lines or Parquet and predicts every row; POST /api/jobs/ asks for one, too.",
         "dataset",
     ),
     "lifecycle.statechange": (
@@ -139,6 +141,9 @@ def _steps(request: HttpRequest, changelist: Any) -> list[Step]:
     elif label in ("lifecycle.operation", "lifecycle.statechange", "lifecycle.lineagechange", "telemetry.sample"):
         if user.has_perm("registry.view_modelversion"):
             steps.append(Step("Choose a model", reverse("admin:registry_modelversion_changelist")))
+    elif label == "jobs.job":
+        if may_predict(user):
+            steps.append(Step("Predict a file", reverse("console:predict-file")))
     elif label == "telemetry.comparison" and user.has_perm("registry.view_model"):
         steps.append(Step("Choose a lineage", reverse("admin:registry_model_changelist")))
     elif label in ("telemetry.alert", "policy.policychange") and user.has_perm("policy.view_policy"):

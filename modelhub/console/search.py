@@ -14,6 +14,7 @@ from django.shortcuts import render
 from django.urls import reverse
 
 from loaderd.rules import LIVE
+from modelhub.console.jobs.access import may_predict
 from modelhub.console.site import groups
 from modelhub.lifecycle.models import LineageChange
 from modelhub.lifecycle.observed import effective_status, loader_view
@@ -248,7 +249,9 @@ def _general(user: User) -> list[tuple[Found, str]]:
     """What is done with all models, and the other words for it."""
     optimise = Found("Optimise memory", reverse("admin:registry_modelversion_optimize"), "mop", is_dialog=True)
     discover = Found("Run discovery", reverse("admin:registry_modelversion_discover"), "travel_explore", is_dialog=True)
+    predict = Found("Predict a file", reverse("console:predict-file"), "dataset")
     return [
+        *([(predict, "job batch csv upload offline")] if may_predict(user) else []),
         *([(optimise, "optimize unload unused free")] if user.has_perm(UNLOAD) else []),
         *([(discover, "discover find new models store")] if user.has_perm(_DISCOVER) else []),
     ]

@@ -4,10 +4,9 @@ from django.urls import path
 
 from modelhub.console import badges, following
 from modelhub.console.acknowledging import acknowledge_view
-from modelhub.console.admin.jobs import cancel_view as cancel_job
-from modelhub.console.admin.jobs import retry_view as retry_job
 from modelhub.console.dashboard.views import live as dashboard_live
 from modelhub.console.fragments import for_staff
+from modelhub.console.jobs import asking, dialogs, naming
 from modelhub.console.model_page import rows
 from modelhub.console.model_page import views as model_page
 from modelhub.console.playground.views import playground
@@ -33,8 +32,13 @@ urlpatterns = [
     path("live/operation/<uuid:pk>/", for_staff(following.live), name="operation"),
     path("live/operation/<uuid:pk>/cancel/", for_staff(following.cancel_view), name="operation-cancel"),
     path("alerts/<int:pk>/acknowledge/", for_staff(acknowledge_view), name="alert-acknowledge"),
-    path("jobs/<uuid:pk>/cancel/", for_staff(cancel_job), name="job-cancel"),
-    path("jobs/<uuid:pk>/retry/", for_staff(retry_job), name="job-retry"),
+    path("jobs/predict/", for_staff(asking.predict_file), name="predict-file"),
+    path("jobs/predict/check/", for_staff(asking.check), name="predict-file-check"),
+    path("jobs/predict/models/", for_staff(naming.models), name="predict-file-models"),
+    path("jobs/predict/versions/", for_staff(naming.versions), name="predict-file-versions"),
+    path("jobs/<uuid:pk>/cancel/", for_staff(dialogs.cancel), name="job-cancel"),
+    path("jobs/<uuid:pk>/retry/", for_staff(dialogs.retry), name="job-retry"),
+    path("jobs/<uuid:pk>/remove/", for_staff(dialogs.remove), name="job-remove"),
     path("operations/<uuid:pk>/follow/", for_staff(following.follow), name="operation-follow"),
     path("operations/together/", for_staff(following.together), name="together"),
     path("live/operations/", for_staff(following.together_live), name="together-live"),

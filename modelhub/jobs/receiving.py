@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import uuid
@@ -9,6 +10,7 @@ from typing import IO, Any
 
 from django.core.files.uploadedfile import UploadedFile
 from django.core.files.uploadhandler import FileUploadHandler, SkipFile
+from django.http import HttpRequest
 
 from loaderd.errors import LoaderdError
 from modelhub.conf import config
@@ -35,6 +37,13 @@ class NoSpace(LoaderdError):
     http_status = 507
 
 
+class BrokenOff(LoaderdError):
+    """The body ended before its end."""
+
+    code = "malformed_request"
+    http_status = 400
+
+
 class Received(UploadedFile):
     """A file that lies where it belongs already."""
 
@@ -47,15 +56,36 @@ class JobReceiver(FileUploadHandler):
     is read past."""
 
     chunk_size = _MIB
+    file: IO[bytes]  # once it is open: Django closes what has this name when the body cannot be read
 
     def __init__(self) -> None:
         super().__init__()
         self.folder = JobFolder(uuid.uuid4())
         self.failure: LoaderdError | None = None
         self.is_broken_off = False
-        self.file: IO[bytes] | None = None  # Django closes it by this name when the body cannot be read
         self._room: Room | None = None
         self._has_made = False
+
+    def receive(self, request: HttpRequest) -> None:
+        """The request's body comes here, whoever reads it first: a check of its CSRF token does, too.
+
+        Raises FileTooLarge or NoSpace before anything is read, and is the failure from then on: who reads the body all
+        the same has its other fields, and of its file nothing is kept.
+        """
+        request.upload_handlers = [self]
+        length = request.META.get("CONTENT_LENGTH") or "0"
+        try:
+            check_length(int(length) if length.isdecimal() else 0)
+        except LoaderdError as error:
+            self.failure = error
+            raise
+
+    def check(self) -> None:
+        """Once the body is read. Raises why the file was not received as a whole."""
+        if self.failure is not None:
+            raise self.failure
+        if self.is_broken_off:
+            raise BrokenOff("The upload broke off; send it again.")
 
     def new_file(self, *args: Any, **kwargs: Any) -> None:
         super().new_file(*args, **kwargs)
@@ -72,7 +102,6 @@ class JobReceiver(FileUploadHandler):
             raise SkipFile from error
 
     def receive_data_chunk(self, raw_data: bytes, start: int) -> None:
-        assert self.file is not None
         assert self._room is not None
         try:
             if start + len(raw_data) > config().JOB_MAX_MB * _MIB:
@@ -84,7 +113,6 @@ class JobReceiver(FileUploadHandler):
             raise SkipFile from error
 
     def file_complete(self, file_size: int) -> Received | None:
-        assert self.file is not None
         try:
             self.file.flush()
             os.fsync(self.file.fileno())
@@ -99,8 +127,9 @@ class JobReceiver(FileUploadHandler):
 
     def discard(self) -> None:
         """What came is not wanted."""
-        if self.file is not None:
-            self.file.close()
+        if hasattr(self, "file"):
+            with contextlib.suppress(OSError):  # a full disk does not take the rest of what it buffers
+                self.file.close()
         if self._has_made:
             self.folder.remove()
 

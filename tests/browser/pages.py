@@ -65,6 +65,7 @@ ENTRIES = (
     Place("user-add", "/admin/auth/user/add/"),
     Place("password", "/admin/password_change/"),
     Place("register", "/admin/register/"),
+    Place("predict-file", f"/admin/jobs/predict/?model={store.LINEAGE}"),
     Place("models-without-a-match", f"{MODELS}?q=nothing-is-called-like-this"),
 )
 PLACES = (DASHBOARD, *LISTS, *ENTRIES)

@@ -169,6 +169,10 @@ def of_jobs(camera: Camera) -> None:
             camera.take(f"job-{name}", lambda page, job_id=job_id: page.goto(f"{JOBS.path}{job_id}/change/"))
         camera.take("dialog-retry", lambda page: _job_dialog(page, made["cancelled"], "Retry"))
         camera.take("dialog-cancel-job", lambda page: _job_dialog(page, made["running"], "Cancel"))
+        camera.take("dialog-remove-job", lambda page: _job_dialog(page, made["succeeded"], "Remove"))
+        for visit in camera.visits.values():
+            visit.expect_problem("422 .*/admin/jobs/predict/")
+        camera.take("predict-file-refused", _refused_file)
         assert api.delete(f"/api/jobs/{made['running']}").status_code == 204
 
 
@@ -198,6 +202,16 @@ def _job_dialog(page: Page, job_id: str, link: str) -> None:
     page.goto(f"{JOBS.path}{job_id}/change/")
     page.get_by_role("main").get_by_role("link", name=link, exact=True).click()
     page.get_by_role("dialog").wait_for()
+
+
+def _refused_file(page: Page) -> None:
+    page.goto("/admin/jobs/predict/")
+    page.set_input_files("#mh-choose", {"name": "mails.csv", "mimeType": "text/csv", "buffer": _mails(20)})
+    page.get_by_role("combobox", name="Model").fill(store.LINEAGE)
+    page.get_by_text("More", exact=True).click()
+    page.get_by_role("textbox", name="Columns with the input").fill("subject")
+    page.get_by_role("button", name="Predict", exact=True).click()
+    page.get_by_text("The file has no column").wait_for()
 
 
 def of_a_crowd(camera: Camera) -> None:

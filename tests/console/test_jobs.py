@@ -1,4 +1,4 @@
-"""Jobs in the console: the list with its progress, a job's page, the dialog that cancels it."""
+"""Jobs in the console: the list with its progress, a job's page, the dialogs that cancel, retry and remove it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
-from django.contrib.admin.models import LogEntry
+from django.contrib.admin.models import DELETION, LogEntry
 from django.contrib.auth.models import User
 from django.db import connection
 from django.test import Client
@@ -239,3 +239,67 @@ class TestCancelling:
         assert 'data-mh-dialog="' + address not in page(viewer, running)
         Job.objects.update(owner=User.objects.get(username="olaf"))
         assert operator.post(address, headers={"HX-Request": "true"}).status_code == 200
+
+
+class TestRemoving:
+    @pytest.fixture
+    def folder(self, running: Job) -> Iterator[JobFolder]:
+        folder = JobFolder(running.pk)
+        folder.make()
+        folder.input.write_text("text\na\n")
+        folder.result.write_text("text,label,error\na,good,\n")
+        yield folder
+        folder.remove()
+
+    @pytest.mark.parametrize(
+        ("state", "told"),
+        [
+            (JobState.SUCCEEDED, "Its file (5 MiB) and its result (7 MiB) are deleted, and it goes from the list."),
+            (JobState.FAILED, "Its file (5 MiB) and what is written of its result are deleted; it cannot be retried"),
+            (JobState.RUNNING, "It ends. Its file (5 MiB) and what is written of its result are deleted."),
+        ],
+    )
+    def test_the_dialog_says_what_goes_and_does_it(
+        self, admin: Client, running: Job, folder: JobFolder, state: str, told: str
+    ) -> None:
+        Job.objects.update(state=state, result_bytes=7 << 20)
+        address = reverse("console:job-remove", args=[running.pk])
+        assert f'data-mh-dialog="{address}"' in page(admin, running)
+        asked = admin.get(address, headers={"HX-Request": "true"}).content.decode()
+        assert told in asked
+        assert ("1,000 rows are predicted; Cancel keeps them." in asked) == (state == JobState.RUNNING)
+        assert Job.objects.exists(), "nothing changes by a GET"
+        answer = admin.post(address, headers={"HX-Request": "true"})
+        assert (answer.status_code, answer.headers["HX-Redirect"]) == (204, LIST)
+        assert not Job.objects.exists()
+        assert not folder.path.exists()
+        assert "Removed: mails.csv by sentiment-v1, with its files." in admin.get(LIST).content.decode()
+        entry = LogEntry.objects.get()
+        assert (entry.user.username, entry.action_flag, entry.object_id) == ("ada", DELETION, str(running.pk))
+        assert entry.get_change_message() == "In the admin. Removed, with its files."
+
+    def test_without_a_script_a_page_asks(self, admin: Client, running: Job, folder: JobFolder) -> None:
+        address = reverse("console:job-remove", args=[running.pk])
+        assert "Remove the job" in admin.get(address).content.decode()
+        answer = admin.post(address)
+        assert (answer.status_code, answer["Location"]) == (302, LIST)
+        assert admin.get(address).status_code == 404
+
+    def test_who_may_not_is_told_so(self, viewer: Client, operator: Client, running: Job, folder: JobFolder) -> None:
+        address = reverse("console:job-remove", args=[running.pk])
+        for client in (viewer, operator):
+            assert client.post(address, headers={"HX-Request": "true"}).status_code == 403
+            assert client.post(address).status_code == 403
+            assert address not in page(client, running)
+        assert folder.input.exists()
+        Job.objects.update(owner=User.objects.get(username="olaf"))
+        assert address in page(operator, running)
+        assert operator.post(address, headers={"HX-Request": "true"}).status_code == 204
+        assert not folder.path.exists()
+
+    def test_a_page_that_looks_at_a_job_that_is_gone_leads_to_the_list(self, admin: Client, running: Job) -> None:
+        address = reverse("admin:jobs_job_change", args=[running.pk])
+        Job.objects.all().delete()
+        answer = admin.get(address, headers={"HX-Request": "true"})
+        assert (answer.status_code, answer.headers["HX-Redirect"]) == (204, LIST)
+        assert f"There is no job {running.pk} any more" in admin.get(address, follow=True).content.decode()

@@ -40,7 +40,6 @@ def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(asking, "RETRY_SECONDS", (0.0,))
     monkeypatch.setattr(running, "PATIENCE_SECONDS", 0.0)
     monkeypatch.setattr(running, "AWAY_SECONDS", 0.0)
-    monkeypatch.setattr(pinning, "answered", lambda model_id: None)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from loaderd.errors import ModelNotLoaded
-from modelhub.jobs import asking, pinning, scoring
+from modelhub.jobs import asking, scoring
 from modelhub.management import predicting
 from modelhub.registry.models import ModelVersion
 from tests.api.conftest import MakeVersion
@@ -31,7 +31,6 @@ TEXTS = [f"row {number}" for number in range(200)]
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scoring, "SAVE_SECONDS", 0.0)
     monkeypatch.setattr(asking, "RETRY_SECONDS", (0.0,))
-    monkeypatch.setattr(pinning, "answered", lambda model_id: None)
 
 
 @pytest.fixture

@@ -8,9 +8,11 @@ from rest_framework import serializers
 
 from modelhub.api.fields import NamedChoiceField, UnixTimeField
 from modelhub.api.serializers.body import RequestSerializer
+from modelhub.jobs.folders import JobFolder
 from modelhub.jobs.formats import FORMATS, format_of
 from modelhub.jobs.models import Job, JobState
 from modelhub.jobs.options import MAX_BATCH_ROWS, SCORES, Options
+from modelhub.jobs.submitting import submit
 
 FLAGS = ("true", "false")
 
@@ -94,6 +96,20 @@ class SubmitSerializer(RequestSerializer):
             told = f"The name of the file does not tell it; give one of {', '.join(FORMATS)}."
             raise serializers.ValidationError({"format": [told]})
         return {**attrs, "format": kind, "output_format": attrs.get("output_format") or kind}
+
+    def submit(self, folder: JobFolder, user: Any) -> Job:
+        """The queued job over the folder's input, of a valid form. Raises as `submitting.submit` does."""
+        given = self.validated_data
+        return submit(
+            folder,
+            model=given["model"],
+            version=given["version"],
+            user=user,
+            input_name=given["file"].name,
+            input_format=given["format"],
+            output_format=given["output_format"],
+            options=self.options(),
+        )
 
     def options(self) -> Options:
         given = self.validated_data

@@ -13,7 +13,7 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema, extend_schema_view
 from rest_framework import mixins, serializers, status
 from rest_framework.decorators import action
-from rest_framework.exceptions import NotFound, ParseError, PermissionDenied
+from rest_framework.exceptions import NotFound, PermissionDenied
 from rest_framework.parsers import MultiPartParser
 from rest_framework.renderers import BaseRenderer, JSONRenderer
 from rest_framework.request import Request
@@ -29,7 +29,7 @@ from modelhub.jobs import retrying, submitting
 from modelhub.jobs.folders import JobFolder
 from modelhub.jobs.formats import MEDIA_TYPES
 from modelhub.jobs.models import PREDICT, Job, JobState, may_cancel, may_read_result, may_remove
-from modelhub.jobs.receiving import JobReceiver, check_length
+from modelhub.jobs.receiving import JobReceiver
 
 _FILE: dict[Any, Any] = {
     (200, "application/octet-stream"): OpenApiResponse(OpenApiTypes.BINARY, "The file, in its own type."),
@@ -112,22 +112,9 @@ class JobViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, StrictViewSet
         receiver = self._receiver
         assert receiver is not None
         serializer = SubmitSerializer(data=request.data)
-        if receiver.failure is not None:
-            raise receiver.failure
-        if receiver.is_broken_off:
-            raise ParseError("The upload broke off; send it again.")
+        receiver.check()
         serializer.is_valid(raise_exception=True)
-        given = serializer.validated_data
-        job = submitting.submit(
-            receiver.folder,
-            model=given["model"],
-            version=given["version"],
-            user=request.user,
-            input_name=given["file"].name,
-            input_format=given["format"],
-            output_format=given["output_format"],
-            options=serializer.options(),
-        )
+        job = serializer.submit(receiver.folder, request.user)
         self._receiver = None  # they are the job's from now on
         record_of_job(job, "asked", request.user)
         return Response(
@@ -206,9 +193,7 @@ class JobViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, StrictViewSet
         django_request = request._request
         by_session = django_request.user
         if not by_session.is_authenticated or by_session.has_perm(PREDICT):
-            length = django_request.META.get("CONTENT_LENGTH") or "0"
-            check_length(int(length) if length.isdecimal() else 0)
-            django_request.upload_handlers = [self._receiver]
+            self._receiver.receive(django_request)
 
 
 def _require(is_permitted: bool, permission: str) -> None:

@@ -1,34 +1,35 @@
-"""Jobs in the admin: how far each is, its result, what next after a failure, and dialogs that cancel and retry it."""
+"""Jobs in the admin: how far each is, its result, and what next after a failure."""
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import get_object_or_404
 from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
-from django.views.decorators.http import require_http_methods
 from unfold.decorators import display
 
 from loaderd.errors import ModelNotLoaded
-from modelhub.api.auditing import record_of_job
-from modelhub.console.admin.confirming import Done, Outcome, Question, ask, carry_out, require
-from modelhub.console.admin.effects import Effect
 from modelhub.console.admin.read_only import NOTHING, Fact, ReadOnlyAdmin, model_link
-from modelhub.console.advice import Way
+from modelhub.console.jobs.gone import to_list
 from modelhub.console.templatetags.console import UNKNOWN, moment, percent, seconds, size, state
 from modelhub.console.templatetags.records import short
 from modelhub.jobs.formats import CSV, FileRefused
-from modelhub.jobs.models import RETRIABLE, Job, JobState, may_cancel, may_look, may_read_result, may_retry
+from modelhub.jobs.models import (
+    RETRIABLE,
+    Job,
+    JobState,
+    may_cancel,
+    may_look,
+    may_read_result,
+    may_remove,
+    may_retry,
+)
 from modelhub.jobs.options import Options
-from modelhub.jobs.retrying import obstacle, retry
 from modelhub.jobs.scoring import RowRefused
-from modelhub.jobs.submitting import cancel
 from modelhub.lifecycle.permissions import LOAD
 from modelhub.registry.choices import Status
 from modelhub.registry.models import large_columns
@@ -43,6 +44,16 @@ class JobAdmin(ReadOnlyAdmin):
     search_fields = ("model_name", "model_id", "input_name", "owner_name")
     search_help_text = "Model, file, or user"
     change_form_template = "console/job/page.html"
+    list_before_template = "console/job/bar.html"
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """All jobs are for who may see them; one's own page is for whose it is, too."""
+        return super().has_view_permission(request, obj) or (obj is not None and may_look(request.user, obj))
+
+    def _get_obj_does_not_exist_redirect(self, request: HttpRequest, opts: Any, object_id: str) -> HttpResponse:
+        """The page of a job that somebody removed looks for it again and again."""
+        told = f"There is no job {object_id} any more: it was removed, or its time was over."
+        return to_list(request, told, messages.WARNING)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Job]:
         jobs: QuerySet[Job] = super().get_queryset(request)
@@ -83,6 +94,7 @@ class JobAdmin(ReadOnlyAdmin):
             "load_url": load_url(record, request.user),
             "retry_url": reverse("console:job-retry", args=[record.pk]) if may_begin else None,
             "result_url": reverse("job-result", args=[record.pk]) if has_result else None,
+            "remove_url": reverse("console:job-remove", args=[record.pk]) if may_remove(request.user, record) else None,
             "cancel_url": reverse("console:job-cancel", args=[record.pk]) if may_end else None,
         }
 
@@ -185,83 +197,3 @@ def load_url(job: Job, user: Any) -> str | None:
     if not is_wanted or version is None or version.status == Status.LOADED or not user.has_perm(LOAD):
         return None
     return reverse("admin:registry_modelversion_load", args=[version.pk])
-
-
-@require_http_methods(["GET", "POST"])
-def cancel_view(request: HttpRequest, pk: Any) -> HttpResponse:
-    """GET says what that means; POST does it."""
-    job: Any = get_object_or_404(Job.objects.defer("checkpoint"), pk=pk)
-    is_permitted = may_look(request.user, job) and may_cancel(request.user, job)
-    refused = require(request, is_permitted, "cancel this job")
-    if refused is not None:
-        return refused
-    back = reverse("admin:jobs_job_change", args=[pk])
-    question = partial(_question, job, back)
-    if request.method != "POST":
-        return ask(request, admin.site, question())
-    return carry_out(request, admin.site, partial(_cancel, request, job), question, back)
-
-
-def _question(job: Job, back: str) -> Question:
-    if job.is_ended:
-        effect = Effect(str(job), f"It has {job.state}: there is nothing to cancel.", is_possible=False)
-    else:
-        done = (
-            f"{job.rows_done:,} rows are predicted; they are kept, and Retry goes on behind them."
-            if job.rows_done
-            else ""
-        )
-        effect = Effect(str(job), "It ends, and there is no result.", done)
-    return Question(
-        "Cancel the job", "Cancel the job", back, [effect], is_grave=True, no="Let it go on", asks_reason=False
-    )
-
-
-def _cancel(request: HttpRequest, job: Job) -> Outcome:
-    cancelled = cancel(job)
-    record_of_job(cancelled, "cancelled", request.user, "In the admin")
-    return Done("Cancelled", f"Cancelled: {cancelled}.")
-
-
-@require_http_methods(["GET", "POST"])
-def retry_view(request: HttpRequest, pk: Any) -> HttpResponse:
-    """GET says what that means; POST does it. ?from_start=1: anew."""
-    job: Any = get_object_or_404(Job.objects, pk=pk)
-    is_permitted = may_look(request.user, job) and may_retry(request.user, job)
-    refused = require(request, is_permitted, "retry this job")
-    if refused is not None:
-        return refused
-    back = reverse("admin:jobs_job_change", args=[pk])
-    anew = request.GET.get("from_start") == "1"
-    question = partial(_retry_question, job, back, anew=anew)
-    if request.method != "POST":
-        return ask(request, admin.site, question())
-    return carry_out(request, admin.site, partial(_retry, request, job, anew=anew), question, back)
-
-
-def _retry_question(job: Job, back: str, *, anew: bool) -> Question:
-    address = reverse("console:job-retry", args=[job.pk])
-    verb = "Begin anew" if anew else "Retry"
-    if job.state not in RETRIABLE:
-        effect = Effect(str(job), f"It is {job.state}: there is nothing to retry.", is_possible=False)
-    elif anew:
-        lost = f"{job.rows_done:,} rows that are written are thrown away." if job.rows_done else ""
-        headline = "It begins with the first row, with the version that its name means then."
-        effect = Effect(str(job), headline, lost)
-    elif why := obstacle(job, reads_file=False):
-        way = Way("Begin anew", f"{address}?from_start=1")
-        told = f"It cannot go on where it stopped: {why}"
-        effect = Effect(str(job), told, is_possible=False, ways=(way,), tone="bad")
-    elif job.rows_done:
-        headline = f"It goes on behind row {job.rows_done:,}; what is written stays."
-        effect = Effect(str(job), headline, f"{job.model_id} answers the rest, as it did the rows before.")
-    else:
-        effect = Effect(str(job), "It begins with the first row: nothing is written yet.")
-    return Question(verb, verb, back, [effect], is_grave=anew and job.rows_done > 0, asks_reason=False)
-
-
-def _retry(request: HttpRequest, job: Job, *, anew: bool) -> Outcome:
-    retried = retry(job, request.user, from_start=anew)
-    record_of_job(retried, "begun anew" if anew else "retried", request.user, "In the admin")
-    where = f"it goes on behind row {retried.rows_done:,}" if retried.rows_done else "it begins with the first row"
-    return Done("Queued again", f"Queued again: {where}.")

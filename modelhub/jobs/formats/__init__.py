@@ -7,7 +7,7 @@ from typing import BinaryIO, Protocol
 
 from modelhub.jobs.formats.csv_rows import CsvReader, CsvWriter
 from modelhub.jobs.formats.json_rows import JsonReader, JsonWriter
-from modelhub.jobs.formats.rows import Column, FileRefused, Reader, Writer
+from modelhub.jobs.formats.rows import Column, ColumnsRefused, FileRefused, Reader, Writer
 from modelhub.jobs.options import Options
 
 CSV, JSONL, PARQUET = FORMATS = ("csv", "jsonl", "parquet")
@@ -58,4 +58,14 @@ def open_writer(target: Target, kind: str, reader: Reader, own: list[str], added
     return PartWriter(target.write, reader, own, added, is_new=is_new)
 
 
-__all__ = ["CSV", "FORMATS", "MEDIA_TYPES", "PARQUET", "FileRefused", "format_of", "open_reader", "open_writer"]
+__all__ = [
+    "CSV",
+    "FORMATS",
+    "MEDIA_TYPES",
+    "PARQUET",
+    "ColumnsRefused",
+    "FileRefused",
+    "format_of",
+    "open_reader",
+    "open_writer",
+]

@@ -19,6 +19,10 @@ class FileRefused(LoaderdError):
     http_status = 400
 
 
+class ColumnsRefused(FileRefused):
+    """The columns that hold the input have to be named, or named otherwise."""
+
+
 class Place(NamedTuple):
     """Where in a file something begins. offset: in bytes; in a Parquet file, rows. line: counted from 1."""
 

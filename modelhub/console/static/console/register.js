@@ -8,42 +8,19 @@
   const plain = document.getElementById("mh-choose"), folder = find("folder"), drop = find("drop");
   const type = form.elements.type, modelId = form.elements.model_id;
   const maxBytes = Number(form.dataset.mhMaxMb) * 1048576, maxFiles = Number(form.dataset.mhMaxFiles);
+  const sending = mhSending(form, { received: "All is sent; it is unpacked and looked at", nothing: "nothing was registered" });
   let chosen = []; // {path, file}
-  let request = null;
-  let busy = false; // from the first submit until what came of it is told
   let isIdTyped = modelId.value !== "";
 
-  const size = (bytes) => {
-    const units = ["B", "KiB", "MiB", "GiB"];
-    let at = 0;
-    while (bytes >= 1024 && at < 3) { bytes /= 1024; at += 1; }
-    return `${at < 3 ? Math.round(bytes) : bytes.toFixed(1)} ${units[at]}`;
-  };
   const sum = () => chosen.reduce((total, { file }) => total + file.size, 0);
-  const tell = (errors) => {
-    form.querySelectorAll("[data-mh-error-for]").forEach((place) => {
-      const told = errors[place.dataset.mhErrorFor];
-      place.textContent = told ? told.join(" ") : "";
-      if (place.dataset.mhErrorFor === "") place.hidden = !told;
-      const field = form.elements[place.dataset.mhErrorFor];
-      if (field && field.setAttribute) field.setAttribute("aria-invalid", String(Boolean(told)));
-      if (told && place.closest("details")) place.closest("details").open = true;
-    });
-    const names = Object.keys(errors);
-    if (names.length) {
-      const field = form.elements[names[0]];
-      const first = field && field.focus ? field : form.querySelector(`[data-mh-error-for="${CSS.escape(names[0])}"]`);
-      if (first) { first.scrollIntoView({ block: "center" }); if (first.focus) first.focus({ preventScroll: true }); }
-    }
-  };
   const showPath = () => { find("path").textContent = `${type.value || "type"}/${modelId.value || "model id"}`; };
   const show = () => {
     find("chosen").hidden = !chosen.length;
-    find("chosen-sum").textContent = `${chosen.length} file${chosen.length === 1 ? "" : "s"}, ${size(sum())}`;
+    find("chosen-sum").textContent = `${chosen.length} file${chosen.length === 1 ? "" : "s"}, ${mhSize(sum())}`;
     find("chosen-list").replaceChildren(...chosen.slice(0, 100).map(({ path, file }) => {
       const row = document.createElement("li"), bytes = document.createElement("span");
       bytes.className = "mh-number mh-subtle";
-      bytes.textContent = size(file.size);
+      bytes.textContent = mhSize(file.size);
       row.append(path, bytes);
       return row;
     }));
@@ -55,9 +32,9 @@
       if (name) { modelId.value = name; showPath(); }
     }
     const problems = {};
-    if (sum() > maxBytes) problems.files = [`These have ${size(sum())}, and ${size(maxBytes)} are accepted; copy the model to the store by hand and run discovery.`];
+    if (sum() > maxBytes) problems.files = [`These have ${mhSize(sum())}, and ${mhSize(maxBytes)} are accepted; copy the model to the store by hand and run discovery.`];
     else if (chosen.length > maxFiles) problems.files = [`These are ${chosen.length} files, and ${maxFiles} are accepted; send a zip of what the model needs.`];
-    tell(problems);
+    sending.tell(problems);
     return !problems.files;
   };
   const choose = (files) => { chosen = files; show(); };
@@ -108,75 +85,27 @@
       if (entries.length) for (const entry of entries) await walk(entry, found);
       else found.push(...listed(event.dataTransfer.files));
     } catch {
-      tell({ files: ["What was dropped could not be read; choose the files instead."] });
+      sending.tell({ files: ["What was dropped could not be read; choose the files instead."] });
       return;
     }
     plain.value = "";
     choose(found);
   });
 
-  const sending = (is) => {
-    find("sending").hidden = !is;
-    find("stop").hidden = !is;
-    find("send").disabled = is;
-    find("leave").hidden = is;
+  const body = () => {
+    const data = new FormData();
+    for (const [name, value] of new FormData(form)) if (name !== "files" && typeof value === "string") data.append(name, value);
+    data.append("paths", JSON.stringify(chosen.map(({ path }) => path)));
+    chosen.forEach(({ file }) => data.append("files", file, file.name));
+    return data;
   };
-  const describe = (loaded, total, began) => {
-    const seconds = (performance.now() - began) / 1000, rate = loaded / Math.max(seconds, 0.001);
-    find("sending-bar").value = total ? loaded / total : 0;
-    const left = rate ? Math.ceil((total - loaded) / rate) : 0;
-    find("sending-told").textContent = `${size(loaded)} of ${size(total)}, ${size(rate)}/s${seconds > 1 ? `, about ${left} s left` : ""}`;
-  };
-  const send = () => {
-    const body = new FormData();
-    for (const [name, value] of new FormData(form)) if (name !== "files" && typeof value === "string") body.append(name, value);
-    body.append("paths", JSON.stringify(chosen.map(({ path }) => path)));
-    chosen.forEach(({ file }) => body.append("files", file, file.name));
-    request = new XMLHttpRequest();
-    request.open("POST", form.action || location.href);
-    request.setRequestHeader("Accept", "application/json");
-    const began = performance.now();
-    request.upload.addEventListener("progress", (event) => describe(event.loaded, event.total, began));
-    request.upload.addEventListener("load", () => {
-      find("sending-what").textContent = "All is sent; it is unpacked and looked at";
-      find("sending-bar").removeAttribute("value");
-      find("sending-told").textContent = "";
-    });
-    const end = (errors) => { request = null; busy = false; sending(false); tell(errors); };
-    request.addEventListener("load", () => {
-      let answer = null;
-      try { answer = JSON.parse(request.responseText); } catch { /* an error page */ }
-      if (request.status === 201 && answer) { request = null; location.assign(answer.url); return; }
-      end((answer && answer.errors) || { "": [`The server answered ${request.status}; nothing was registered. ${request.status === 403 ? "Log in again, or ask for the permission." : "Look at its log."}`] });
-    });
-    request.addEventListener("error", () => end({ "": ["The connection broke off; nothing was registered. Send it again."] }));
-    request.addEventListener("abort", () => end({ "": ["Stopped; nothing was registered."] }));
-    find("sending-what").textContent = `Sending ${modelId.value}`;
-    find("sending-bar").value = 0;
-    find("sending-told").textContent = "";
-    sending(true);
-    find("stop").focus();
-    request.send(body);
-  };
-  form.addEventListener("submit", async (event) => {
+  form.addEventListener("submit", (event) => {
     event.preventDefault();
-    if (busy) return;
-    if (!chosen.length) { tell({ files: ["Choose a zip, or the files of the model's folder."] }); plain.focus(); return; }
+    if (sending.isBusy()) return;
+    if (!chosen.length) { sending.tell({ files: ["Choose a zip, or the files of the model's folder."] }); plain.focus(); return; }
     if (!show()) return;
-    busy = true;
-    tell({});
-    // A name that is taken is told before gigabytes are sent.
     const asked = new URLSearchParams({ type: type.value, model_id: modelId.value });
-    try {
-      const answer = await fetch(`${form.dataset.mhNameUrl}?${asked}`, { headers: { Accept: "application/json" } });
-      const { errors } = await answer.json();
-      if (Object.keys(errors).length) { busy = false; tell(errors); return; }
-    } catch { /* the upload itself tells what is wrong */ }
-    send();
+    sending.begin(`${form.dataset.mhNameUrl}?${asked}`, body, modelId.value);
   });
-  find("stop").addEventListener("click", () => { if (request) request.abort(); });
-  window.addEventListener("beforeunload", (event) => { if (request) event.preventDefault(); });
-  // Back to this page as it was left, after the upload: it can send again.
-  window.addEventListener("pageshow", (event) => { if (event.persisted && !request) { busy = false; sending(false); } });
   showPath();
 })();
