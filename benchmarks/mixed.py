@@ -170,7 +170,7 @@ def _watch(server: Modelhub, course: Course, stop: threading.Event) -> None:
         course.pss_mb.append(float(processes.memory(server.pids()).pss_mb))
         for name, pid in known.items():
             state = state_of(pid)
-            course.private_mb.setdefault(name, []).append(state.private_bytes / 2**20 if state else 0.0)
+            course.private_mb.setdefault(name, []).append(state.anonymous_bytes / 2**20 if state else 0.0)
 
 
 def summed(seen: Seen) -> Traffic:

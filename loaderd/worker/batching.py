@@ -32,12 +32,13 @@ BULK_PATIENCE_SECONDS = 1.0
 
 
 RETURN_SHARE = 0.05
+RETURN_MOST_SECONDS = 0.01
 """Who has an answer often asks again at once. After a call the next one begins when as many are there again, or this
 share of that call's time later: with the first of them alone it would cost far more for each."""
 
-RETURN_GAP_SECONDS = 0.001
 RETURN_GAP_SHARE = 0.0125
-"""It begins as soon as none has come for so long, or for this share of the last call's time."""
+RETURN_GAP_SECONDS = (0.001, 0.0025)
+"""It begins as soon as none has come for this share of the last call's time, within these bounds."""
 
 RETURN_LEAST_SECONDS = 0.0005
 """Less is not waited: waiting itself costs about so much."""
@@ -97,6 +98,11 @@ class Job:
     @property
     def remaining_items(self) -> int:
         return self.items - self.taken_items
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has its answer, or an error in place of it."""
+        return self.outputs is not None or self.error is not None
 
     def abandon(self) -> None:
         """Nobody waits any more. Its memory is given back at once, not when its turn would have come: another thread
@@ -345,24 +351,31 @@ class Line:
 class Return:
     """Whether the next call should wait a moment for those whom the last one answered.
 
-    is_expected: they may be coming back. Never after a request that was alone, so a lone client never waits; nor where
-    calls are short.
+    is_expected: they may be coming back. Not after a request that was alone and while which nobody came: a lone client
+    never waits; nor where calls are short.
     """
 
     def __init__(self, max_items: int) -> None:
         self.is_expected = False
         self._max_items = max_items
-        self._requests = self._items = 0  # of the last call
+        self._requests = self._items = 0  # that the last call answered
         self._awaited_items = 0
         self._until = self._gap = 0.0
 
-    def answered(self, requests: int, items: int, seconds: float, now: float) -> None:
-        """A call of so many items has ended now, and so many requests have their answer."""
-        share = seconds * RETURN_SHARE
-        self.is_expected = requests > 0 and share >= RETURN_LEAST_SECONDS
-        if self.is_expected:
-            self._requests, self._items = requests, items
-            self._until, self._gap = now + share, max(RETURN_GAP_SECONDS, seconds * RETURN_GAP_SHARE)
+    def answered(self, call: Sequence[Slice], seconds: float, now: float) -> None:
+        """A call that took so long has ended now; whose requests are answered with it is coming back perhaps."""
+        share = min(seconds * RETURN_SHARE, RETURN_MOST_SECONDS)
+        self.is_expected, self._awaited_items = False, 0
+        if share < RETURN_LEAST_SECONDS:
+            return
+        back = [
+            part for part in call if part.job.rank is Rank.INTERACTIVE and part.job.is_over and not part.job.abandoned
+        ]
+        if back:
+            self.is_expected = True
+            self._requests, self._items = len(back), items_of(back)
+            least, most = RETURN_GAP_SECONDS
+            self._until, self._gap = now + share, min(most, max(least, seconds * RETURN_GAP_SHARE))
 
     def begins(self, waiting_items: int) -> None:
         """So many came while the last call was made: those that it answered would be computed with them."""

@@ -198,18 +198,23 @@ class ComputeThread:
             if self._generation is not None and self._generation.has_work and self._device_lost is None:
                 self._generate(self._generation)
 
+    @property
+    def _is_generating(self) -> bool:
+        return self._generation is not None and self._generation.has_work
+
     def _gather(self) -> None:
         """Takes all that arrived; waits when there is nothing to do, and a moment for requests that are coming back."""
         if self._return.is_expected:
             self._take(0.0)
             self._return.begins(self._waiting.interactive_items)
-        is_generating = self._generation is not None and self._generation.has_work
-        if self._waiting or self._asked or self._is_over or is_generating:
+        if self._waiting or self._asked or self._is_over or self._is_generating:
             self._take(0.0)
         else:
             self._parked_at = self._taken
             self._take(None)
-        while self._return.is_expected and not (self._asked or self._is_over or is_generating):
+        while self._return.is_expected and not (
+            self._asked or self._is_over or self._is_generating or self._has_deadlines or self._has_leavers
+        ):
             patience = self._return.worth_waiting(self._waiting.interactive_items, time.perf_counter())
             self._return.is_expected = patience > 0.0 and self._take(patience)
 
@@ -322,9 +327,9 @@ class ComputeThread:
         for part in slices:
             job = part.job
             job.timings.called(seconds, items)
-            if job.outputs is not None or job.error is not None:
+            if job.is_over:
                 finished.append(job)
-        self._return.answered(len(finished), items, seconds, started_at + seconds)
+        self._return.answered(slices, seconds, started_at + seconds)
         on_done(finished, self._batches, seconds, items)
 
     def _compute_alone(self, model: LoadedModel, slices: list[Slice]) -> None:

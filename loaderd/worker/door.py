@@ -335,6 +335,8 @@ class Door:
     def take_events(self, events: Sequence[Event], steps: int, step_seconds: float) -> None:
         """Passes on what the generator's newest step came to. steps, step_seconds: since the last time."""
         self._counters.computed(steps, step_seconds)
+        if steps:  # who reads a text as it is written waits for each of them
+            self._interest.answered(step_seconds / steps, time.perf_counter())
         for event in events:
             writing = event.writing
             if writing.cancelled or writing.origin is None:
@@ -370,7 +372,7 @@ class Door:
         now = time.perf_counter()
         queued_until = now if work.started_at is None else work.started_at
         if isinstance(work, Job):
-            if work.rank is not Rank.BULK:
+            if work.rank is not Rank.BULK and not error:
                 self._interest.answered(now - work.arrived_at, now)
             input_seconds, infer_seconds = work.input_seconds, work.timings.compute_seconds
         else:

@@ -14,7 +14,7 @@ class Interest:
         self._at = float("-inf")
 
     def answered(self, latency_seconds: float, now: float) -> None:
-        """Somebody who waited has the answer."""
+        """Somebody who waited has the answer, or the next piece of a text."""
         if now - self._at >= RECENT_SECONDS:
             self._latency_seconds = latency_seconds
         else:

@@ -50,7 +50,8 @@ class Pace:
         with self._lock:
             wanted = self._rows
             if self._has_others:
-                wanted = self._rows_within(SHORT_SHARE * self._latency) or self._rows_within(RARE_SECONDS)
+                short = min(SHORT_SHARE * self._latency, QUIET_SECONDS)
+                wanted = self._rows_within(short) or self._rows_within(RARE_SECONDS)
             return max(1, min(wanted, self._most_rows))
 
     def took(self, rows: int, seconds: float, others_seconds: float | None) -> float:

@@ -46,13 +46,13 @@ def cycles(stack: Stack, count: int) -> list[Finding]:
             # django-q ends a worker after 500 tasks and starts another one.
             findings.append(Finding(name, "was replaced", "only the queue's workers are", name.startswith("queue")))
             continue
-        grown = last.private_bytes - first.private_bytes
+        grown = last.anonymous_bytes - first.anonymous_bytes
         descriptors = last.descriptors - first.descriptors
         threads = last.threads - first.threads
         findings.append(
             Finding(
-                f"{name}: private memory, descriptors, threads",
-                f"{mebibytes(first.private_bytes)} {grown / 2**20:+.1f}, {first.descriptors} {descriptors:+d}, "
+                f"{name}: memory of its own, descriptors, threads",
+                f"{mebibytes(first.anonymous_bytes)} {grown / 2**20:+.1f}, {first.descriptors} {descriptors:+d}, "
                 f"{first.threads} {threads:+d}",
                 "no growth beyond noise",
                 grown < NOISE_BYTES and descriptors <= NOISE_DESCRIPTORS and threads <= 2,

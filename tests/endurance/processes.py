@@ -14,9 +14,10 @@ from tests.stack import Stack
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Of one long-lived process."""
+    """Of one long-lived process. anonymous_bytes: what it has written. Pages of files are left out: they are private or
+    not by who else maps the same libraries, another installation for example."""
 
-    private_bytes: int
+    anonymous_bytes: int
     descriptors: int
     threads: int
 
@@ -45,11 +46,11 @@ def long_lived(stack: Stack) -> dict[str, int]:
 
 
 def state_of(pid: int) -> State | None:
-    memory = memory_of(pid)
-    with contextlib.suppress(psutil.NoSuchProcess, FileNotFoundError):
+    with contextlib.suppress(psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):
         process = psutil.Process(pid)
-        if memory is not None:
-            return State(memory.private_bytes, process.num_fds(), process.num_threads())
+        rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+        anonymous_kib = next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Anonymous:"))
+        return State(anonymous_kib * 1024, process.num_fds(), process.num_threads())
     return None
 
 

@@ -86,3 +86,10 @@ def test_others_are_forgotten_after_a_while_and_not_at_once() -> None:
     assert pace.took(FIRST_ROWS, 0.001, None) > 0.0
     clock.now = QUIET_AFTER_SECONDS
     assert pace.took(FIRST_ROWS, 0.001, None) == 0.0
+
+
+def test_beside_very_slow_answers_a_request_takes_no_more_than_while_nobody_asks() -> None:
+    pace = Pace()
+    settle(pace, 0.0004, 0.001)
+    pace.took(pace.rows, 0.0004 + pace.rows * 0.001, 30.0)
+    assert 0.0004 + pace.rows * 0.001 <= QUIET_SECONDS

@@ -14,6 +14,7 @@ from loaderd.worker.batching import (
     BULK_PATIENCE_SECONDS,
     RETURN_GAP_SECONDS,
     RETURN_LEAST_SECONDS,
+    RETURN_MOST_SECONDS,
     RETURN_SHARE,
     Job,
     Line,
@@ -211,10 +212,17 @@ def test_bulk_work_finds_back_from_calls_that_were_slow_by_chance() -> None:
     assert sizes[-2] == 64
 
 
+def answered(*jobs: Job) -> list[Slice]:
+    """Whole, in one call."""
+    for each in jobs:
+        each.taken_items, each.outputs = each.items, {}
+    return [Slice(each, 0, each.items) for each in jobs]
+
+
 def after(requests: int, waiting_items: int, seconds: float = 0.2, max_items: int = 32) -> Return:
     """After a call of so many requests of one item, while which so many others came; it ended at 10.0."""
     back = Return(max_items)
-    back.answered(requests, requests, seconds, now=10.0)
+    back.answered(answered(*(job(1) for _ in range(requests))), seconds, now=10.0)
     if back.is_expected:
         back.begins(waiting_items)
     return back
@@ -243,7 +251,7 @@ def test_nothing_waits_longer_than_a_small_share_of_the_last_call() -> None:
 
 def test_a_lone_client_never_waits() -> None:
     assert not after(requests=1, waiting_items=0).is_expected
-    assert after(requests=1, waiting_items=1).worth_waiting(1, 10.0) >= RETURN_GAP_SECONDS
+    assert after(requests=1, waiting_items=1).worth_waiting(1, 10.0) >= RETURN_GAP_SECONDS[0]
 
 
 def test_a_full_call_waits_for_nobody() -> None:
@@ -252,7 +260,35 @@ def test_a_full_call_waits_for_nobody() -> None:
 
 def test_short_calls_and_parts_of_large_requests_wait_for_nobody() -> None:
     assert not after(requests=16, waiting_items=16, seconds=0.9 * RETURN_LEAST_SECONDS / RETURN_SHARE).is_expected
-    assert not after(requests=0, waiting_items=5).is_expected
+    part = job(100)
+    back = Return(32)
+    back.answered([Slice(part, 0, 32)], 0.2, now=10.0)
+    assert not back.is_expected
+
+
+def test_after_a_long_call_nobody_waits_long() -> None:
+    back = after(requests=2, waiting_items=0, seconds=10.0)
+    assert back.worth_waiting(1, 10.0) == RETURN_GAP_SECONDS[1]
+    assert back.worth_waiting(1, 10.0 + RETURN_MOST_SECONDS) == 0.0
+
+
+def test_only_those_are_expected_that_would_be_computed_with_the_others() -> None:
+    left = job(1)
+    left.abandon()
+    for gone in (
+        answered(ranked(1, Rank.URGENT), ranked(1, Rank.URGENT)),
+        answered(ranked(8, Rank.BULK)),
+        answered(left),
+    ):
+        back = Return(32)
+        back.answered(gone, 0.2, now=10.0)
+        assert not back.is_expected
+
+
+def test_what_was_expected_of_one_call_is_forgotten_with_the_next() -> None:
+    back = after(requests=16, waiting_items=0)
+    back.answered(answered(job(1)), 0.2, now=20.0)
+    assert back.worth_waiting(1, 20.0) == 0.0, "nobody has looked who came meanwhile"
 
 
 def test_only_interactive_requests_wait_for_others() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, cast
 
@@ -245,9 +246,15 @@ class Slow(Double):
         return {"y": inputs["x"]}
 
 
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine: it is about who comes, not about when."""
+    monkeypatch.setattr(batching, "RETURN_SHARE", 1e6)
+    monkeypatch.setattr(batching, "RETURN_MOST_SECONDS", 2 * ANSWER_SECONDS)
+    monkeypatch.setattr(batching, "RETURN_GAP_SECONDS", (2 * ANSWER_SECONDS, 2 * ANSWER_SECONDS))
+
+
 def test_clients_that_ask_again_at_once_are_computed_together_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batching, "RETURN_GAP_SHARE", 5.0)  # a busy machine: it is about who comes, not about when
-    monkeypatch.setattr(batching, "RETURN_SHARE", 50.0)
+    patient(monkeypatch)
     model = Slow(0.1)
     running = Running(model)
     running.thread.submit([rows(1), rows(1), rows(1), rows(1)])
@@ -264,8 +271,7 @@ def test_clients_that_ask_again_at_once_are_computed_together_again(monkeypatch:
 def test_what_is_asked_between_two_calls_does_not_wait_for_requests_that_may_come_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(batching, "RETURN_GAP_SHARE", 1e6)
-    monkeypatch.setattr(batching, "RETURN_SHARE", 1e6)
+    patient(monkeypatch)
     model = Slow(0.01)
     running, asked = Running(model), threading.Event()
     running.thread.submit([rows(1), rows(1)])
@@ -275,4 +281,48 @@ def test_what_is_asked_between_two_calls_does_not_wait_for_requests_that_may_com
     running.thread.ask(asked.set)
     assert asked.wait(ANSWER_SECONDS)
     assert model.calls.get(timeout=ANSWER_SECONDS) == 1
+    running.thread.end(lambda: None)
+
+
+def test_a_request_with_a_deadline_is_not_held_up_by_requests_that_may_come_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    patient(monkeypatch)
+    model = Slow(0.01)
+    running = Running(model)
+    running.thread.submit([rows(1), rows(1)])
+    running.next_done(2)
+    assert model.calls.get(timeout=ANSWER_SECONDS) == 2
+    hasty = rows(1)
+    hasty.deadline = time.perf_counter() + 2 * ANSWER_SECONDS
+    running.thread.submit(hasty)
+    assert model.calls.get(timeout=ANSWER_SECONDS) == 1
+    running.thread.end(lambda: None)
+
+
+class Writes:
+    """A generator that has work once it is told to, and then takes steps without an end."""
+
+    def __init__(self) -> None:
+        self.has_work = False
+        self.stepped = threading.Event()
+
+    def step(self) -> list[Event]:
+        self.stepped.set()
+        self.has_work = False
+        return []
+
+
+def test_a_text_is_begun_without_waiting_for_requests_that_may_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    patient(monkeypatch)
+    model, writes = Slow(0.01), Writes()
+    model.generation = cast("Generation", writes)
+    running = Running(model)
+    running.thread.submit([rows(1), rows(1)])
+    running.next_done(2)
+    running.thread.submit(rows(1))
+    writes.has_work = True
+    running.thread.wake()
+    assert writes.stepped.wait(ANSWER_SECONDS)
+    running.next_done(1)
     running.thread.end(lambda: None)

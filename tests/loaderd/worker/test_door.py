@@ -9,6 +9,7 @@ import numpy as np
 import orjson
 
 from loaderd import wire
+from loaderd.errors import LoaderdError, PredictionFailed
 from loaderd.generation.contract import Decoder, Event, Generation, Vocabulary, Writing
 from loaderd.generation.engine import Engine
 from loaderd.worker.batching import Job
@@ -24,6 +25,7 @@ class Recording:
 
     def __init__(self, refused: frozenset[int] = frozenset()) -> None:
         self.sent: list[tuple[int, wire.Kind, Any]] = []
+        self.heads: dict[int, bytes] = {}
         self._refused = refused
 
     def hold(self) -> None:
@@ -33,7 +35,7 @@ class Recording:
         pass
 
     def send(self, request_id: int, kind: wire.Kind, head: bytes, *chunks: bytes) -> None:
-        del head
+        self.heads[request_id] = head
         if request_id in self._refused and kind == wire.Kind.ANSWER:
             raise ValueError("it cannot be framed")
         self.sent.append((request_id, kind, orjson.loads(b"".join(bytes(chunk) for chunk in chunks))))
@@ -68,8 +70,45 @@ def opened(model: Double, connection: Recording) -> Door:
     return door
 
 
-def ask(door: Door, connection: Recording, request_id: int, kind: wire.Kind, body: dict[str, Any]) -> None:
-    door._on_message(cast("wire.Connection", connection), wire.Message(request_id, kind, b"", orjson.dumps(body)))
+def ask(
+    door: Door, connection: Recording, request_id: int, kind: wire.Kind, body: dict[str, Any], head: bytes = b""
+) -> None:
+    door._on_message(cast("wire.Connection", connection), wire.Message(request_id, kind, head, orjson.dumps(body)))
+
+
+def answer(
+    door: Door, connection: Recording, request_id: int, head: bytes = b"", error: LoaderdError | None = None
+) -> Any:
+    """The head of the answer to a plain prediction, as JSON has it."""
+    ask(door, connection, request_id, wire.Kind.PREDICT, {"inputs": [[1.0]]}, head)
+    job = door._accepted.pop()
+    job.error = error
+    job.outputs = None if error else {"y": np.ones((1, 1), dtype=np.float32)}
+    door.finish([job], 1, 0.1, 1)
+    return orjson.loads(connection.heads[request_id] or b"null")
+
+
+def test_bulk_work_is_told_of_those_who_are_answered_and_wait_for_it() -> None:
+    async def scene() -> None:
+        writer, connection, model = Writer(), Recording(), Double()
+        model.generation = cast("Generation", writer)
+        door = opened(model, connection)
+        bulk = b'{"bulk":true}'
+        assert answer(door, connection, 1, bulk) == {"header_bytes": None}
+        assert answer(door, connection, 2, bulk) == {"header_bytes": None}, "bulk work is nobody else's business"
+        answer(door, connection, 3, error=PredictionFailed("it took 30 s to fail."))
+        assert answer(door, connection, 4, bulk) == {"header_bytes": None}, (
+            "that says nothing of how others are answered"
+        )
+        assert answer(door, connection, 5) is None
+        assert 0.0 < answer(door, connection, 6, bulk)["others_seconds"] < 1.0
+
+        door = opened(model, connection)
+        ask(door, connection, 7, wire.Kind.GENERATE, {})
+        door.take_events([Event(writer.started[0], piece={"text": "one"})], 2, 0.5)
+        assert answer(door, connection, 8, bulk)["others_seconds"] == 0.25, "who reads a text waits for each step"
+
+    asyncio.run(scene())
 
 
 def test_an_answer_that_cannot_be_sent_keeps_none_of_the_others_back() -> None:
