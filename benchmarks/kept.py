@@ -3,9 +3,9 @@
 In-process: one program for each core with one thread, as the server has one process for each core with one thread
 (`instances` = cores); the faster of an ordinary program and of our own loaded model without a server (alone.py), at
 its best batch, with the items already in memory. Through the server: wrk on the same cores, one item a request at the
-best concurrency, and requests that carry the best batch themselves, as JSON and as the protocol's binary tensors. The
-four are measured in turn, round by round; a ratio is formed within a round, and the median of the rounds stands. Before
-that each request is sent once, and its answer looked at.
+best concurrency, and requests that carry the best batch or some of them, as JSON and as the protocol's binary tensors,
+at their best size and concurrency. The four are measured in turn, round by round; a ratio is formed within a round,
+and the median of the rounds stands. Before that each request is sent once, and its answer looked at.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ from benchmarks.ways import Way
 
 WITH_PRECISIONS = ("minilm",)
 CONNECTIONS = (8, 16, 32, 64, 128)
-BATCH_CONNECTIONS = (CORES, 2 * CORES, 4 * CORES, 8 * CORES)
+BATCHES_A_REQUEST = (1, 4)
+BATCH_CONNECTIONS = (2 * CORES, 4 * CORES)
 SCOUT_SECONDS = 2
 WAYS = 3  # in which the server is asked
 TARGET = 0.95
@@ -53,8 +54,8 @@ class Round:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """One model in one precision. how, batch: of the in-process limit; connections: of single items, of batches, and of
-    batches as binary tensors.
+    """One model in one precision. how, batch: of the in-process limit; settings: (items a request, connections) of
+    single items, of batches, and of batches as binary tensors.
 
     failed: a sentence when it could not be measured, as when the canary refuses the precision.
     """
@@ -63,7 +64,7 @@ class Kept:
     precision: str
     how: str = ""
     batch: int = 0
-    connections: tuple[int, int, int] = (0, 0, 0)
+    settings: tuple[tuple[int, int], ...] = ()
     rounds: tuple[Round, ...] = ()
     failed: str = ""
     version: str = ""
@@ -117,53 +118,55 @@ def of_model(model: str, precision: str, rounds: int, seconds: int) -> Kept:
         )
         _, how, batch = best
         asked = asked_of(server, model, precision, batch)
-        through(server, asked[0], CONNECTIONS[0], SCOUT_SECONDS)  # warm
-        single, batched, binary = (
-            max(tried, key=lambda c: through(server, way, c, SCOUT_SECONDS)[0])
-            for way, tried in zip(asked, (CONNECTIONS, BATCH_CONNECTIONS, BATCH_CONNECTIONS), strict=True)
+        through(server, asked[0][0], CONNECTIONS[0], SCOUT_SECONDS)  # warm
+        chosen = tuple(
+            max(
+                ((way, count) for way in some for count in tried),
+                key=lambda each: through(server, each[0], each[1], SCOUT_SECONDS)[0],
+            )
+            for some, tried in zip(asked, (CONNECTIONS, BATCH_CONNECTIONS, BATCH_CONNECTIONS), strict=True)
         )
-        connections = (single, batched, binary)
-        made = tuple(
-            one_round(server, programs[how], asked, batch, connections, seconds, number) for number in range(rounds)
-        )
-    return Kept(model, precision, how, batch, connections, made, version=setting.version())
+        made = tuple(one_round(server, programs[how], chosen, batch, seconds, number) for number in range(rounds))
+    settings = tuple((way.items, count) for way, count in chosen)
+    return Kept(model, precision, how, batch, settings, made, version=setting.version())
 
 
-def asked_of(server: Modelhub, model: str, precision: str, batch: int) -> tuple[Way, Way, Way]:
+def asked_of(server: Modelhub, model: str, precision: str, batch: int) -> tuple[list[Way], list[Way], list[Way]]:
     """Single items, batches, and batches as binary tensors, all answered rightly. Raises AssertionError, OSError,
     HTTPException.
 
     The labels are compared in full precision only: others may tell a close one otherwise.
     """
-    single, batched = ways.as_json(server, model, 1), ways.as_json(server, model, batch)
-    binary = batched.by_binary_tensors()
+    single = ways.as_json(server, model, 1)
+    batched = [ways.as_json(server, model, count * batch) for count in BATCHES_A_REQUEST]
+    binary = [way.by_binary_tensors() for way in batched]
     of_single, of_batched, of_binary = (
-        ways.answers(server.address, server.headers(), way) for way in (single, batched, binary)
+        [ways.answers(server.address, server.headers(), way) for way in some] for some in ([single], batched, binary)
     )
     if precision == FULL:
-        ways.check_labels(single, of_single)
-        ways.check_labels(batched, of_batched)
-    ways.check_same(of_batched, of_binary)
-    return single, batched, binary
+        for way, found in zip([single, *batched], [*of_single, *of_batched], strict=True):
+            ways.check_labels(way, found)
+    for one, other in zip(of_batched, of_binary, strict=True):
+        ways.check_same(one, other)
+    return [single], batched, binary
 
 
 def one_round(
     server: Modelhub,
     alone: Programs,
-    asked: Sequence[Way],
+    asked: Sequence[tuple[Way, int]],
     batch: int,
-    connections: Sequence[int],
     seconds: int,
     number: int,
 ) -> Round:
     """The in-process limit before or after the server, by turns."""
     without = partial(in_process, alone, batch, seconds)
     before = without() if number % 2 == 0 else None
-    seen = [through(server, way, count, seconds) for way, count in zip(asked, connections, strict=True)]
+    seen = [through(server, way, count, seconds) for way, count in asked]
     (limit, foreign), (single, batched, binary) = before or without(), (rate for rate, _ in seen)
     found = Round(limit, single, batched, binary, max(foreign, *(share for _, share in seen)))
     console.print(
-        f"  in-process {limit:,.0f}, one item a request {single:,.0f}, {batch} items {batched:,.0f}, as binary tensors "
+        f"  in-process {limit:,.0f}, one item a request {single:,.0f}, in batches {batched:,.0f}, as binary tensors "
         f"{binary:,.0f} items/s; others {found.foreign_share:.0%}", markup=False,
     )  # fmt: skip
     return found
@@ -188,10 +191,11 @@ def read(file: Path) -> dict[tuple[str, str], Kept]:
     """What was measured of the code as it is now, in all ways; nothing when there is no file."""
     found: dict[tuple[str, str], Kept] = {}
     for entry in json.loads(file.read_text()) if file.exists() else []:
-        if entry["version"] != setting.version() or len(entry["connections"]) != WAYS:
+        if entry["version"] != setting.version() or len(entry.get("settings", ())) not in (0, WAYS):
             continue
         made = tuple(Round(**each) for each in entry["rounds"])
-        kept = Kept(**{**entry, "connections": tuple(entry["connections"]), "rounds": made})
+        settings = tuple((items, count) for items, count in entry["settings"])
+        kept = Kept(**{**entry, "settings": settings, "rounds": made})
         found[kept.model, kept.precision] = kept
     return found
 
@@ -210,11 +214,11 @@ def part(found: Sequence[Kept]) -> str:
         ratios = [r.single / r.in_process for r in each.rounds]
         lines.append([
             each.model, each.precision, f"{middle[0]:,.0f} ({each.how}, batch {each.batch})",
-            f"{middle[1]:,.0f} (c = {each.connections[0]})", f"{each.single_ratio:.0%}",
+            f"{middle[1]:,.0f} (c = {each.settings[0][1]})", f"{each.single_ratio:.0%}",
             f"{min(ratios):.0%} to {max(ratios):.0%}",
             "met" if each.single_ratio >= TARGET else "**not met**",
-            f"{middle[2]:,.0f} (c = {each.connections[1]})", f"{each.batched_ratio:.0%}",
-            f"{middle[3]:,.0f} (c = {each.connections[2]})", f"{each.binary_ratio:.0%}",
+            f"{middle[2]:,.0f} ({each.settings[1][0]} items, c = {each.settings[1][1]})", f"{each.batched_ratio:.0%}",
+            f"{middle[3]:,.0f} ({each.settings[2][0]} items, c = {each.settings[2][1]})", f"{each.binary_ratio:.0%}",
             f"{statistics.median(r.foreign_share for r in each.rounds):.0%}",
         ])  # fmt: skip
     head = ["model", "precision", "in-process, items/s", "one item a request, items/s", "ratio", "of the rounds",
@@ -222,6 +226,7 @@ def part(found: Sequence[Kept]) -> str:
             "others' CPU"]  # fmt: skip
     return (
         f"{CORES} processes of one thread each on both sides, {CORES} cores; wrk and the gateway run on them too. "
-        "`batches`: requests that carry the in-process limit's best batch, as JSON or as the protocol's binary tensors."
+        "`batches`: requests that carry the in-process limit's best batch, or four of them if that is faster, as JSON "
+        "or as the protocol's binary tensors."
         f"\n\n{table(head, lines)}"
     )
