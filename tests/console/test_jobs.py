@@ -14,11 +14,12 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
+from modelhub.console.jobs import dialogs
 from modelhub.jobs.checkpoint import Checkpoint
 from modelhub.jobs.folders import JobFolder
 from modelhub.jobs.models import Job, JobState
 from modelhub.jobs.results import PartFile
-from tests.console.conftest import MakeVersion
+from tests.console.conftest import MakeVersion, client_of
 
 pytestmark = pytest.mark.django_db
 
@@ -283,7 +284,6 @@ class TestRemoving:
         assert "Remove the job" in admin.get(address).content.decode()
         answer = admin.post(address)
         assert (answer.status_code, answer["Location"]) == (302, LIST)
-        assert admin.get(address).status_code == 404
 
     def test_who_may_not_is_told_so(self, viewer: Client, operator: Client, running: Job, folder: JobFolder) -> None:
         address = reverse("console:job-remove", args=[running.pk])
@@ -303,3 +303,42 @@ class TestRemoving:
         answer = admin.get(address, headers={"HX-Request": "true"})
         assert (answer.status_code, answer.headers["HX-Redirect"]) == (204, LIST)
         assert f"There is no job {running.pk} any more" in admin.get(address, follow=True).content.decode()
+
+
+class TestGoneMeanwhile:
+    """In another tab, or as its time was over: the page with the buttons still stands."""
+
+    @pytest.mark.parametrize("method", ["get", "post"])
+    @pytest.mark.parametrize("command", ["cancel", "retry", "remove"])
+    def test_a_dialog_leads_to_the_list(self, admin: Client, running: Job, command: str, method: str) -> None:
+        address = reverse(f"console:job-{command}", args=[running.pk])
+        Job.objects.all().delete()
+        told = f"There is no job {running.pk} any more: it was removed, or its time was over."
+        ask = getattr(admin, method)
+        answer = ask(address, headers={"HX-Request": "true"})
+        assert (answer.status_code, answer.headers.get("HX-Redirect")) == (204, LIST)
+        assert told in admin.get(LIST).content.decode()
+        answer = ask(address)  # without a script
+        assert (answer.status_code, answer["Location"]) == (302, LIST)
+        assert told in admin.get(LIST).content.decode()
+        assert not LogEntry.objects.exists()
+
+    @pytest.mark.parametrize(("command", "state"), [("cancel", JobState.RUNNING), ("retry", JobState.CANCELLED)])
+    def test_a_job_that_goes_while_it_is_asked_for(
+        self, admin: Client, running: Job, monkeypatch: pytest.MonkeyPatch, command: str, state: str
+    ) -> None:
+        Job.objects.update(state=state, rows_done=0, rows_failed=0, input_bytes=7)
+        folder = JobFolder(running.pk)
+        folder.make()
+        folder.input.write_text("text\na\n")
+        monkeypatch.setattr(dialogs, "may_look", lambda *_: Job.objects.all().delete() and True)
+        answer = admin.post(reverse(f"console:job-{command}", args=[running.pk]), headers={"HX-Request": "true"})
+        folder.remove()
+        assert (answer.status_code, answer.headers.get("HX-Redirect")) == (204, LIST)
+        assert not LogEntry.objects.exists()
+
+    def test_who_may_not_see_the_list_is_led_to_the_first_page(self, running: Job) -> None:
+        client = client_of(User.objects.create_user("sam", is_staff=True))
+        Job.objects.all().delete()
+        answer = client.get(reverse("console:job-remove", args=[running.pk]), headers={"HX-Request": "true"})
+        assert (answer.status_code, answer.headers.get("HX-Redirect")) == (204, reverse("admin:index"))

@@ -13,12 +13,13 @@ from django.contrib.admin.models import ADDITION, LogEntry
 from django.contrib.auth.models import Permission, User
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.core.files.uploadhandler import FileUploadHandler
-from django.db import connection
+from django.db import OperationalError, connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from modelhub.conf import Config
+from modelhub.console.jobs import asking
 from modelhub.jobs import receiving, submitting
 from modelhub.jobs.folders import JobFolder, jobs_dir
 from modelhub.jobs.models import Job
@@ -104,6 +105,19 @@ class TestAsking:
         pq.write_table(pa.table({"text": ["a", "b"]}), written)
         assert send(operator, written.getvalue(), "in.parquet", output_format="jsonl").status_code == 302
         assert (Job.objects.get().input_format, Job.objects.get().output_format) == ("parquet", "jsonl")
+
+    def test_a_queued_job_keeps_its_file_whatever_goes_wrong_afterwards(
+        self, operator: Client, version: ModelVersion, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def away(*_: Any) -> None:
+            raise OperationalError("the server closed the connection")
+
+        monkeypatch.setattr(asking, "record_of_job", away)
+        with pytest.raises(OperationalError):
+            send(operator)
+        job = Job.objects.get()
+        assert job.state == "queued"
+        assert JobFolder(job.pk).input.read_bytes() == DATA
 
     def test_nothing_but_the_jobs_own_folder_receives_the_file(
         self, operator: Client, version: ModelVersion, monkeypatch: pytest.MonkeyPatch
@@ -243,7 +257,7 @@ class TestRefusals:
         assert answer.status_code == 422
         assert "1 jobs of olaf are queued or running already" in answer.json()["errors"][""][0]
         assert "1 jobs of olaf" in send(operator).content.decode()
-        assert "1 jobs of olaf" in operator.get(f"{CHECK}?model=mail").json()["errors"][""][0]
+        assert "1 jobs of olaf" in operator.get(f"{CHECK}?model=mail&file=in.csv").json()["errors"][""][0]
         assert not list(jobs_dir().glob("*"))
 
     def test_a_body_that_breaks_off(self, operator: Client, version: ModelVersion) -> None:
@@ -258,6 +272,18 @@ class TestRefusals:
             headers={"Accept": "application/json"},
         )
         assert errors(answer) == {"file": ["The upload broke off; send it again."]}
+
+    def test_what_goes_wrong_before_there_is_a_job_leaves_nothing(
+        self, operator: Client, version: ModelVersion, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def away(*_: Any) -> None:
+            raise OperationalError("the server closed the connection")
+
+        monkeypatch.setattr(submitting, "require_place", away)
+        with pytest.raises(OperationalError):
+            send(operator)
+        assert not Job.objects.exists()
+        assert not list(jobs_dir().glob("*"))
 
     def test_a_folder_that_cannot_be_made(
         self, operator: Client, version: ModelVersion, monkeypatch: pytest.MonkeyPatch
@@ -310,15 +336,30 @@ class TestBeforeSending:
             ("model=mail&file=in.txt&format=csv", None),
             ("model=mail&file=in.csv&batch_size=0", "batch_size"),
             ("model=mail&file=in.csv&column=a%0D%0Ab", None),
-            ("model=mail", None),
-            ("model=mail-v1", None),
-            ("model=none", "model"),
-            ("model=", "model"),
-            ("model=mail&version=nix", "version"),
-            ("model=mail-v1&version=nix", "version"),
+            ("model=mail-v1&file=in.csv", None),
+            ("model=none&file=in.csv", "model"),
+            ("model=&file=in.csv", "model"),
+            ("model=mail&version=nix&file=in.csv", "version"),
+            ("model=mail-v1&version=nix&file=in.csv", "version"),
         ):
             found = operator.get(f"{CHECK}?{query}").json()["errors"]
             assert list(found) == ([place] if place else []), query
+
+    @pytest.mark.parametrize("file", ["", "&file=", "&file=.", "&file=..", "&file=mails/", "&file=mails.csv/.."])
+    def test_without_a_name_all_else_is_judged(
+        self, operator: Client, version: ModelVersion, caplog: pytest.LogCaptureFixture, file: str
+    ) -> None:
+        for query, place in (
+            ("model=mail", "format"),
+            ("model=mail&format=csv", None),
+            ("model=mail&format=xlsx", "format"),
+            ("model=mail&format=csv&batch_size=0", "batch_size"),
+            ("model=none&format=csv", "model"),
+        ):
+            answer = operator.get(f"{CHECK}?{query}{file}")
+            assert answer.status_code == 200, answer.content
+            assert list(answer.json()["errors"]) == ([place] if place else []), query
+        assert not [record for record in caplog.records if record.name.startswith("django.security")]
 
 
 class TestNames:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any
 
 from django.contrib import admin
+from django.core.exceptions import SuspiciousFileOperation
 from django.core.files.uploadedfile import UploadedFile
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect
@@ -31,6 +32,7 @@ from modelhub.jobs.receiving import BrokenOff, FileTooLarge, JobReceiver, NoSpac
 from modelhub.jobs.submitting import require_place
 
 NOT_TAKEN = 422
+NO_NAME = "file"
 CHOOSE_AGAIN = "The file was not kept: choose it again."
 _OF_THE_FILE = (FileRefused, FileTooLarge, NoSpace, BrokenOff)
 
@@ -49,23 +51,20 @@ def predict_file(request: HttpRequest) -> HttpResponse:
     receiver = JobReceiver()
     with suppress(LoaderdError):  # it is read past all the same: what was typed is not to be lost
         receiver.receive(request)
-    is_kept = False
-    try:
-        response = _take(request, receiver)
-        is_kept = response.status_code < 400
-    finally:
-        if not is_kept:
-            receiver.discard()
-    return response
+    with ExitStack() as at_the_end:
+        at_the_end.callback(receiver.discard)
+        return _take(request, receiver, at_the_end)
 
 
 @csrf_protect
-def _take(request: HttpRequest, receiver: JobReceiver) -> HttpResponse:
+def _take(request: HttpRequest, receiver: JobReceiver, at_the_end: ExitStack) -> HttpResponse:
+    """at_the_end: throws away what was received, unless a job came of it."""
     serializer = SubmitSerializer(data=as_api_form(request.POST, request.FILES))
     try:
         receiver.check()
         serializer.is_valid(raise_exception=True)
         job = serializer.submit(receiver.folder, request.user)
+        at_the_end.pop_all()  # the folder is the job's from now on, whatever goes wrong
     except ValidationError as error:
         return _refused(request, {name: _sentences(told) for name, told in error.detail.items()})
     except LoaderdError as error:
@@ -79,13 +78,13 @@ def _take(request: HttpRequest, receiver: JobReceiver) -> HttpResponse:
 def check(request: HttpRequest) -> JsonResponse:
     """{"errors": {field: [sentence]}} of all but what the file has within, before a gigabyte is sent in vain.
 
-    The fields as they are sent with the file, and its name as ?file=.
+    The fields as they are sent with the file, and its name as ?file=; without one, it tells no format.
     """
     check_predict(request.user)
-    named = UploadedFile(name=request.GET.get("file"), size=0)
+    named = _named(request.GET.get("file", ""))
     serializer = SubmitSerializer(data=as_api_form(request.GET, MultiValueDict({"file": [named]})))
     serializer.is_valid()
-    errors = {name: _sentences(told) for name, told in serializer.errors.items() if name != "file"}
+    errors = {name: _sentences(told) for name, told in serializer.errors.items()}
     if not errors:
         model, version = request.GET.get("model", ""), request.GET.get("version", "")
         try:
@@ -94,6 +93,14 @@ def check(request: HttpRequest) -> JsonResponse:
         except LoaderdError as error:
             errors[_place_of(error, model, version)] = [error.message]
     return JsonResponse({"errors": errors})
+
+
+def _named(name: str) -> UploadedFile:
+    """A file of that name, without content; of one that tells no format where it is no file's name."""
+    try:
+        return UploadedFile(name=name, size=0)
+    except SuspiciousFileOperation:  # "", "." or ".."
+        return UploadedFile(name=NO_NAME, size=0)
 
 
 def _place_of(error: LoaderdError, model: str, version: str) -> str:

@@ -1,13 +1,16 @@
-"""The dialogs on a job's page: cancel, retry, remove. GET says what that means, POST does it."""
+"""The dialogs on a job's page: cancel, retry, remove. GET says what that means, POST does it.
+
+A job that went meanwhile, in another tab or as its time was over, leads to the list, which says so.
+"""
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Callable
+from functools import partial, wraps
 from typing import Any
 
 from django.contrib import admin
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import get_object_or_404
 from django.urls import reverse
 from django.views.decorators.http import require_http_methods
 
@@ -23,16 +26,32 @@ from modelhub.console.admin.confirming import (
 )
 from modelhub.console.admin.effects import Effect
 from modelhub.console.advice import Way
-from modelhub.console.jobs.gone import to_list
+from modelhub.console.jobs.gone import no_more, to_list
 from modelhub.console.templatetags.console import size
 from modelhub.jobs import retrying, submitting
 from modelhub.jobs.models import RETRIABLE, Job, JobState, may_cancel, may_look, may_remove, may_retry
 
+Dialog = Callable[[HttpRequest, Any], HttpResponse]
+
+
+def _while_it_is_there(dialog: Dialog) -> Dialog:
+    """Also when the job goes between the look and the command."""
+
+    @wraps(dialog)
+    def answered(request: HttpRequest, pk: Any) -> HttpResponse:
+        try:
+            return dialog(request, pk)
+        except Job.DoesNotExist:
+            return no_more(request, pk)
+
+    return answered
+
 
 @require_http_methods(["GET", "POST"])
+@_while_it_is_there
 def cancel(request: HttpRequest, pk: Any) -> HttpResponse:
     """GET says what that means; POST does it."""
-    job: Any = get_object_or_404(Job.objects.defer("checkpoint"), pk=pk)
+    job = Job.objects.defer("checkpoint").get(pk=pk)
     is_permitted = may_look(request.user, job) and may_cancel(request.user, job)
     refused = require(request, is_permitted, "cancel this job")
     if refused is not None:
@@ -66,9 +85,10 @@ def _cancel(request: HttpRequest, job: Job) -> Outcome:
 
 
 @require_http_methods(["GET", "POST"])
+@_while_it_is_there
 def retry(request: HttpRequest, pk: Any) -> HttpResponse:
     """GET says what that means; POST does it. ?from_start=1: anew."""
-    job: Any = get_object_or_404(Job.objects, pk=pk)
+    job = Job.objects.get(pk=pk)
     is_permitted = may_look(request.user, job) and may_retry(request.user, job)
     refused = require(request, is_permitted, "retry this job")
     if refused is not None:
@@ -110,9 +130,10 @@ def _retry(request: HttpRequest, job: Job, *, anew: bool) -> Outcome:
 
 
 @require_http_methods(["GET", "POST"])
+@_while_it_is_there
 def remove(request: HttpRequest, pk: Any) -> HttpResponse:
     """What it removed has no page any more: it leads to the list."""
-    job: Any = get_object_or_404(Job.objects.defer("checkpoint"), pk=pk)
+    job = Job.objects.defer("checkpoint").get(pk=pk)
     refused = require(request, may_look(request.user, job) and may_remove(request.user, job), "remove this job")
     if refused is not None:
         return refused

@@ -22,3 +22,9 @@ def to_list(request: HttpRequest, told: str, level: int = messages.SUCCESS) -> H
     if "HX-Request" in request.headers:
         return HttpResponse(status=204, headers={"HX-Redirect": where, "Cache-Control": "no-store"})
     return redirect(where)
+
+
+def no_more(request: HttpRequest, job_id: Any) -> HttpResponse:
+    """To the list, with why a job that was just shown is not there."""
+    told = f"There is no job {job_id} any more: it was removed, or its time was over."
+    return to_list(request, told, messages.WARNING)
