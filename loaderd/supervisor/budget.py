@@ -16,7 +16,7 @@ from loaderd.rules import Rules
 from loaderd.scheduler import Claim, Decision, Plan, Snapshot, Victim, Wish
 from loaderd.states import ModelState
 from loaderd.supervisor.config import DaemonConfig
-from loaderd.supervisor.model import ManagedModel
+from loaderd.supervisor.model.managed import ManagedModel
 from loaderd.supervisor.telemetry import Telemetry
 
 log = logging.getLogger(__name__)

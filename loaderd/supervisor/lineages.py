@@ -16,7 +16,7 @@ from loaderd.reporter import AliasMoved, Report
 from loaderd.rules import CANDIDATE, LIVE, LineageTraffic, Rules
 from loaderd.states import LoadPhase, ModelState
 from loaderd.supervisor.config import DaemonConfig
-from loaderd.supervisor.model import ManagedModel
+from loaderd.supervisor.model.managed import ManagedModel
 
 log = logging.getLogger(__name__)
 

@@ -70,7 +70,7 @@ def submit(
             options=options.to_json(),
         )
         notify(CHANNEL)
-    job.refresh_from_db()
+        job.refresh_from_db()
     return job
 
 

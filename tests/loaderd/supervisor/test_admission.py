@@ -1,21 +1,14 @@
-"""The queue before the loads, and the end of a command, where a cancellation comes at the worst moment."""
+"""The queue before the loads, where a cancellation comes at the worst moment."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import pytest
-
-from loaderd.reporter import OperationEnded, Report
 from loaderd.rules import ModelPolicy, Rules
 from loaderd.scheduler import Decision, Wish
 from loaderd.supervisor.admission import Admission
-from loaderd.supervisor.config import DaemonConfig
-from loaderd.supervisor.daemon import Daemon
 
 
 class Roomy:
@@ -84,37 +77,3 @@ def test_a_load_that_was_cancelled_a_moment_ago_is_promised_nothing() -> None:
         return let_in
 
     assert asyncio.run(settle()) == {"other"}
-
-
-class Kept:
-    """As much of a reporter as the end of a command needs."""
-
-    def __init__(self) -> None:
-        self.reports: list[Report] = []
-
-    def report(self, report: Report) -> None:
-        self.reports.append(report)
-
-
-@pytest.mark.parametrize("steps", [0, 1])
-def test_a_command_that_is_cancelled_ends_its_operation_also_before_its_first_step(tmp_path: Path, steps: int) -> None:
-    async def cancel() -> list[Report]:
-        reporter = Kept()
-        config = DaemonConfig(tmp_path, tmp_path, tmp_path, tmp_path)
-        daemon = Daemon(config, reporter)  # type: ignore[arg-type]
-        command: Coroutine[Any, Any, Any] = asyncio.sleep(3600)
-        daemon._accept("op", command)
-        task = daemon._commands["op"]
-        assert task is not None
-        for _ in range(steps):
-            await asyncio.sleep(0)
-        assert daemon._cancel("op") is True
-        await asyncio.wait({task})
-        assert daemon._commands["op"] is None
-        return reporter.reports
-
-    (ended,) = asyncio.run(cancel())
-    assert isinstance(ended, OperationEnded)
-    assert (ended.operation_id, ended.result) == ("op", None)
-    assert ended.error is not None
-    assert ended.error["code"] == "cancelled"

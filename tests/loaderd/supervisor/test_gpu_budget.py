@@ -131,7 +131,7 @@ class Driver(Gpu):
 def daemon_with(driver: Driver, folder: Path, reports: list[Report]) -> Daemon:
     config = DaemonConfig(folder, folder, folder, folder)
     daemon = Daemon(config, SimpleNamespace(report=reports.append))  # type: ignore[arg-type]
-    daemon.gpus = driver  # type: ignore[assignment]
+    daemon._house.gpus = driver  # type: ignore[assignment]
     return daemon
 
 
@@ -152,7 +152,7 @@ def test_gpu_memory_that_nvml_did_not_measure_is_not_taken_for_none(
     tmp_path: Path, used: dict[int, int | None], expected: int | None
 ) -> None:
     async def ask() -> int | None:
-        return await daemon_with(Driver(used), tmp_path, []).gpu_bytes_of(os.getpid())
+        return await daemon_with(Driver(used), tmp_path, [])._house.gpu_bytes_of(os.getpid())
 
     assert asyncio.run(ask()) == expected
 
@@ -162,12 +162,12 @@ def test_a_driver_that_does_not_answer_holds_up_no_heartbeat(tmp_path: Path) -> 
         reports: list[Report] = []
         driver = Driver({})
         daemon = daemon_with(driver, tmp_path, reports)
-        look = asyncio.create_task(daemon._look_at_gpus())
+        look = asyncio.create_task(daemon._duties._look_at_gpus())
         await asyncio.sleep(0)
-        await daemon._heartbeat()
+        await daemon._duties._heartbeat()
         driver.answers.set()
         await look
-        await daemon._heartbeat()
+        await daemon._duties._heartbeat()
         return [report.facts["gpus"] for report in reports if isinstance(report, Heartbeat)]
 
     assert asyncio.run(asyncio.wait_for(beat(), 10)) == [[], [{"index": 0}]]

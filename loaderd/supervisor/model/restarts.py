@@ -1,8 +1,13 @@
-"""When a model whose process died is started again, and when no more: counted here, carried out by its ManagedModel."""
+"""When a model whose process died is started again, and when no more: counted here, carried out by its Recovery, or
+while others serve it by its Refilling."""
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
+
+from loaderd.supervisor.model.house import ModelHouse
+from loaderd.supervisor.model_process import ModelProcess
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,3 +58,34 @@ class Restarts:
             return 0.0
         doublings = min(self.restarts - 2, 32)  # so that a float is never asked for more than it can hold
         return min(self.first_pause_seconds * 2.0**doublings, self.max_pause_seconds)
+
+
+class Attempts:
+    """One model's. newest: what follows the newest death that was counted; None: nothing does."""
+
+    def __init__(self, house: ModelHouse) -> None:
+        config = house.config
+        self.restarts = Restarts(config.restart_pause_seconds, config.max_restart_pause_seconds, config.stable_seconds)
+        self.newest: Restart | None = None
+        self._house = house
+        self._counted_at = float("-inf")
+
+    @property
+    def limit(self) -> int:
+        """How many there are in a row at most."""
+        return self._house.rules.max_load_attempts
+
+    def count_death(self, process: ModelProcess) -> Restart | None:
+        """The attempt that follows a process' death, by how long it served itself; the one counted already when it
+        served before the newest death was counted, because they are taken for one: so many at once are one attempt."""
+        lived = time.monotonic() - process.serves_since
+        is_another = process.serves_since >= self._counted_at or lived >= self.restarts.stable_seconds
+        return self.count(lived) if self.newest is None or is_another else self.newest
+
+    def count(self, lived_seconds: float) -> Restart | None:
+        self.newest = self.restarts.died(lived_seconds, self.limit)
+        self._counted_at = time.monotonic()
+        return self.newest
+
+    def sentence(self, restart: Restart) -> str:
+        return f"it is started again in {restart.pause_seconds:.1f} s, attempt {restart.attempt} of {self.limit}"

@@ -12,7 +12,7 @@ from typing import Any
 
 from loaderd.errors import LoaderdError
 from loaderd.supervisor.health import Sign
-from loaderd.supervisor.knocking import knock
+from loaderd.supervisor.model.knocking import knock
 from loaderd.supervisor.model_process import ModelProcess
 
 SAMPLE_SECONDS = 2.0

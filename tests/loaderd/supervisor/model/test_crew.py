@@ -18,10 +18,9 @@ import pytest
 
 from loaderd.errors import ModelProcessDied
 from loaderd.protocol import ModelSpec
-from loaderd.supervisor import crew as crew_module
-from loaderd.supervisor.crew import Crew, _sum
-
-from .conftest import RunningDaemon
+from loaderd.supervisor.model import crew as crew_module
+from loaderd.supervisor.model.crew import Crew, _sum
+from tests.loaderd.supervisor.conftest import RunningDaemon
 
 pytestmark = pytest.mark.timeout(120)
 Toy = Callable[..., ModelSpec]

@@ -1,0 +1,1 @@
+"""One managed model: where it stands, and each of its moves."""
