@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from modelhub.jobs.formats.json_rows import PLAIN
-from modelhub.jobs.formats.rows import ColumnsRefused, FileRefused, Row
+from modelhub.jobs.formats.rows import FileRefused, Row
 
 TEXT = "text"  # the column that a model of texts takes where nobody names one
 
@@ -31,12 +31,12 @@ class Items:
         if columns is not None:
             missing = [name for name in named if name not in columns]
             if missing:
-                raise ColumnsRefused(f"The file has no column {_told(missing)}; it has {_told(columns)}.")
+                raise FileRefused(f"The file has no column {_told(missing)}; it has {_told(columns)}.", param="columns")
             self._named = self._named or self._found_among(columns)
         if len(self._inputs) > 1 and self._named not in ((), (PLAIN,)):
             wanted = [spec["name"] for spec in self._inputs]
             if set(self._named) != set(wanted):
-                raise ColumnsRefused(f"The model takes {_told(wanted)}: name no columns, or these.")
+                raise FileRefused(f"The model takes {_told(wanted)}: name no columns, or these.", param="columns")
 
     def item(self, row: Row) -> Any:
         """What is asked for this row. Raises BadRow."""
@@ -66,9 +66,10 @@ class Items:
             return (columns[0],)
         if width in (-1, len(columns)):
             return tuple(columns)
-        raise ColumnsRefused(
+        raise FileRefused(
             f"The model takes {width} values a row and the file has {len(columns)} columns; name those that hold them "
-            "(--column, columns), in order, or one that holds them as a JSON array."
+            "(--column, columns), in order, or one that holds them as a JSON array.",
+            param="columns",
         )
 
     def _one(self, row: Row) -> Any:

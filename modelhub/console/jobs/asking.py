@@ -25,7 +25,7 @@ from modelhub.conf import config
 from modelhub.console.jobs.access import check_predict
 from modelhub.console.jobs.forms import PredictForm, as_api_form
 from modelhub.console.jobs.gone import list_for
-from modelhub.jobs.formats import ColumnsRefused, FileRefused
+from modelhub.jobs.formats import FileRefused
 from modelhub.jobs.models import Job
 from modelhub.jobs.pinning import pinned
 from modelhub.jobs.receiving import BrokenOff, FileTooLarge, JobReceiver, NoSpace
@@ -105,7 +105,7 @@ def _named(name: str) -> UploadedFile:
 
 def _place_of(error: LoaderdError, model: str, version: str) -> str:
     """The field that it is about; "" where it is about none."""
-    if isinstance(error, ColumnsRefused):
+    if error.facts.get("param") == "columns":
         return "column"
     if isinstance(error, _OF_THE_FILE):
         return "file"

@@ -7,7 +7,7 @@ from typing import BinaryIO, Protocol
 
 from modelhub.jobs.formats.csv_rows import CsvReader, CsvWriter
 from modelhub.jobs.formats.json_rows import JsonReader, JsonWriter
-from modelhub.jobs.formats.rows import Column, ColumnsRefused, FileRefused, Reader, Writer
+from modelhub.jobs.formats.rows import Column, FileRefused, Reader, Writer
 from modelhub.jobs.options import Options
 
 CSV, JSONL, PARQUET = FORMATS = ("csv", "jsonl", "parquet")
@@ -63,7 +63,6 @@ __all__ = [
     "FORMATS",
     "MEDIA_TYPES",
     "PARQUET",
-    "ColumnsRefused",
     "FileRefused",
     "format_of",
     "open_reader",

@@ -13,14 +13,13 @@ _BOM = b"\xef\xbb\xbf"
 
 
 class FileRefused(LoaderdError):
-    """The file cannot be read (further), or does not fit the model; the message names the line where there is one."""
+    """The file cannot be read (further), or does not fit the model; the message names the line where there is one.
+
+    param="columns": those that hold the input have to be named, or named otherwise.
+    """
 
     code = "file_refused"
     http_status = 400
-
-
-class ColumnsRefused(FileRefused):
-    """The columns that hold the input have to be named, or named otherwise."""
 
 
 class Place(NamedTuple):
