@@ -36,9 +36,9 @@ RETURN_MOST_SECONDS = 0.01
 """Who has an answer often asks again at once. After a call the next one begins when as many are there again, or this
 share of that call's time later: with the first of them alone it would cost far more for each."""
 
-RETURN_GAP_SHARE = 0.0125
-RETURN_GAP_SECONDS = (0.001, 0.0025)
-"""It begins as soon as none has come for this share of the last call's time, within these bounds."""
+RETURN_GAP_SHARE = 0.025
+RETURN_GAP_SECONDS = (0.001, 0.005)
+"""It begins as soon as none has come for this share of the last call's time, within these bounds, behind the first."""
 
 RETURN_LEAST_SECONDS = 0.0005
 """Less is not waited: waiting itself costs about so much."""
@@ -359,7 +359,7 @@ class Return:
         self.is_expected = False
         self._max_items = max_items
         self._requests = self._items = 0  # that the last call answered
-        self._awaited_items = 0
+        self._awaited_items = self._early_items = 0
         self._until = self._gap = 0.0
 
     def answered(self, call: Sequence[Slice], seconds: float, now: float) -> None:
@@ -379,6 +379,7 @@ class Return:
 
     def begins(self, waiting_items: int) -> None:
         """So many came while the last call was made: those that it answered would be computed with them."""
+        self._early_items = waiting_items
         self._awaited_items = min(self._max_items, self._items + waiting_items)
         self.is_expected = self._requests > 1 or waiting_items > 0
 
@@ -386,7 +387,8 @@ class Return:
         """Seconds in which another one must come, while so many items wait; 0.0: the call should begin."""
         if not waiting_items or waiting_items >= self._awaited_items:
             return 0.0
-        return max(0.0, min(self._gap, self._until - now))
+        left = self._until - now
+        return max(0.0, left if waiting_items <= self._early_items else min(self._gap, left))
 
 
 def items_of(slices: Iterable[Slice]) -> int:

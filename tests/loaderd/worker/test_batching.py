@@ -13,6 +13,7 @@ from loaderd.worker.batching import (
     BULK_CALL_SECONDS,
     BULK_PATIENCE_SECONDS,
     RETURN_GAP_SECONDS,
+    RETURN_GAP_SHARE,
     RETURN_LEAST_SECONDS,
     RETURN_MOST_SECONDS,
     RETURN_SHARE,
@@ -240,6 +241,12 @@ def test_those_that_came_meanwhile_are_computed_with_them() -> None:
     back = after(requests=4, waiting_items=4)
     assert back.worth_waiting(7, 10.0) > 0.0
     assert back.worth_waiting(8, 10.0) == 0.0
+
+
+def test_until_the_first_is_back_the_whole_share_is_waited_and_then_from_one_to_the_next() -> None:
+    back = after(requests=15, waiting_items=1)
+    assert back.worth_waiting(1, 10.0) == pytest.approx(0.2 * RETURN_SHARE)
+    assert back.worth_waiting(2, 10.0) == pytest.approx(0.2 * RETURN_GAP_SHARE)
 
 
 def test_nothing_waits_longer_than_a_small_share_of_the_last_call() -> None:
