@@ -252,11 +252,12 @@ class ComputeThread:
         dropped = self._waiting.drop(lambda job: job.abandoned or (job.deadline <= now and job.started_at is None))
         for job in dropped:
             if not job.abandoned:
+                allowed_seconds = round(job.deadline - job.arrived_at, 9)  # as it was asked for, not as clocks add up
                 job.error = ModelTimeout(
-                    f"{self._model_id} did not begin with the request within the {job.deadline - job.arrived_at:g} s "
+                    f"{self._model_id} did not begin with the request within the {allowed_seconds:g} s "
                     "that it allowed; try again in a moment, or allow more.",
                     model_id=self._model_id,
-                    timeout_seconds=job.deadline - job.arrived_at,
+                    timeout_seconds=allowed_seconds,
                 )
         if dropped:
             self._on_done(dropped, 0, 0.0, 0)
